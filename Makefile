@@ -1,0 +1,70 @@
+# Every target makes what it needs first; a fresh clone needs Python 3.10+ and make.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+# Hides TensorFlow's remarks on the processor and tensorflow_hub's on pkg_resources.
+RUN := TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS='ignore:pkg_resources' $(VENV)/bin/python
+
+# One variable for each flag of build_encoder.py; an empty one leaves the flag's default.
+LAYER ?=
+WEIGHTS ?=
+SEED ?=
+DATASET ?=
+INDEX_DTYPE ?=
+OUTPUT_DIR ?=
+PUBLISHER ?=
+MODEL_VERSION ?=
+ASSET_URL ?=
+OVERWRITE ?= true
+
+EXPORT_FLAGS = --overwrite=$(OVERWRITE) \
+	$(if $(LAYER),--layer='$(LAYER)') \
+	$(if $(WEIGHTS),--weights='$(WEIGHTS)') \
+	$(if $(SEED),--seed='$(SEED)') \
+	$(if $(DATASET),--dataset='$(DATASET)') \
+	$(if $(INDEX_DTYPE),--index_dtype='$(INDEX_DTYPE)') \
+	$(if $(OUTPUT_DIR),--output_dir='$(OUTPUT_DIR)') \
+	$(if $(PUBLISHER),--publisher='$(PUBLISHER)') \
+	$(if $(MODEL_VERSION),--model_version='$(MODEL_VERSION)') \
+	$(if $(ASSET_URL),--asset_url='$(ASSET_URL)')
+
+.PHONY: help export demo test lint lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+export: $(VENV)/installed  ## build and check an encoder: make export LAYER=block3_conv2 WEIGHTS=vgg19.h5
+	$(RUN) build_encoder.py $(EXPORT_FLAGS)
+
+demo: $(VENV)/installed  ## the whole job without a download: seeded weights, a photograph, a picture to look at
+	$(RUN) build_encoder.py --overwrite --weights=random --output_dir=dist/demo
+	$(RUN) demo.py --archive=dist/demo/vgg19-block5-conv2/encoder.tar.gz --output_dir=dist/demo
+
+test: $(VENV)/installed  ## run the tests
+	$(RUN) -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/installed  ## check style and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+lock:  ## choose new pinned versions for requirements.txt from the ranges in pyproject.toml
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet uv
+	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml --extra test --extra lint \
+		--universal --python-version 3.10 --generate-hashes --no-annotate \
+		--custom-compile-command 'make lock' --output-file requirements.txt
+
+clean:  ## remove everything the other targets made
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "make: $(PYTHON) is `$(PYTHON) -V 2>&1`; Python 3.10 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.txt
+	touch $@

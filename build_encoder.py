@@ -1,0 +1,148 @@
+"""Builds an unpooling encoder.
+
+    python build_encoder.py --layer=block5_conv2 --weights=imagenet
+
+writes into OUTPUT_DIR/vgg19-block5-conv2/, only when every check has passed:
+
+    encoder.tar.gz   the reusable TF2 SavedModel
+    encoder.md       the card for a hub
+    encoder.png      the architecture diagram
+
+The work goes flags -> weights -> encoder -> SavedModel -> archive -> card -> verify.
+"""
+
+import os
+import re
+import sys
+
+from absl import app, flags, logging
+
+from export import vgg19
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which the encoder ends.")
+flags.DEFINE_string(
+    "weights",
+    "imagenet",
+    "`imagenet` (downloaded by keras.applications), `random`, or the path of an .h5 file in the "
+    "layout of Keras' published VGG19 files that holds at least the layers up to --layer.",
+)
+flags.DEFINE_integer(
+    "seed", 0, "The seed for --weights=random.", lower_bound=0, upper_bound=2**64 - 1
+)
+flags.DEFINE_string(
+    "dataset",
+    "other",
+    "What the weights of a file were trained on, as a dataset tag of the hub, for the card.",
+)
+flags.DEFINE_enum("index_dtype", "int64", ["int64", "int32"], "The dtype of the index tuples.")
+flags.DEFINE_string("output_dir", "dist", "The folder in which the artifact's folder is made.")
+flags.DEFINE_string("publisher", "emilutz", "The publisher's name on the hub, for the card.")
+flags.DEFINE_integer("model_version", 1, "The module's version, for the card.", lower_bound=1)
+flags.DEFINE_string(
+    "asset_url",
+    "https://storage.googleapis.com/vgg19-with-unpooling",
+    "Where the artifact's folder will be published, for the card.",
+)
+flags.DEFINE_bool("overwrite", False, "Whether to replace an existing artifact.")
+
+flags.register_validator(
+    "publisher",
+    lambda value: re.fullmatch(r"[a-z\d-]+", value, re.ASCII),
+    message="must consist of lower-case letters, digits and hyphens",
+)
+flags.register_validator(
+    "dataset",
+    lambda value: re.fullmatch(r"[a-z\d-]+", value, re.ASCII),
+    message="must be a tag of lower-case letters, digits and hyphens",
+)
+flags.register_validator(
+    "asset_url",
+    lambda value: re.fullmatch(r"https?://[\w.:/~%-]+", value, re.ASCII),
+    message="must be an http or https URL",
+)
+flags.register_multi_flags_validator(
+    ["weights", "seed"],
+    lambda values: values["weights"] == "random" or not FLAGS["seed"].present,
+    message="--seed goes with --weights=random only",
+)
+flags.register_multi_flags_validator(
+    ["weights", "dataset"],
+    lambda values: values["weights"] not in ("imagenet", "random") or not FLAGS["dataset"].present,
+    message="--dataset goes with --weights=PATH only; for other weights it is known",
+)
+
+ARTIFACTS = ("encoder.png", "encoder.md", "encoder.tar.gz")
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1:
+        return _fail(f"no arguments but flags are taken. Received: {' '.join(argv[1:])}.")
+    logging.set_verbosity(logging.WARNING)
+    # Loading TensorFlow takes seconds; a wrong flag should not have to wait for it.
+    import tensorflow as tf
+
+    try:
+        directory = build()
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written.")
+    print(f"done: {', '.join(os.path.join(directory, name) for name in sorted(ARTIFACTS))}")
+    return 0
+
+
+def build() -> str:
+    """Builds what the flags ask for and returns the artifact's folder."""
+    from export import archive, artifact, card, diagram, saved_model, verify, weights
+    from export.encoder import Encoder
+
+    directory = os.path.join(FLAGS.output_dir, vgg19.model_name(FLAGS.layer))
+    with artifact.staged(directory, ARTIFACTS, FLAGS.overwrite) as staging:
+        path = {name: os.path.join(staging, name) for name in (*ARTIFACTS, "saved_model")}
+
+        print(f"weights: {FLAGS.weights}", flush=True)
+        loaded = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
+
+        print(f"encoder: {FLAGS.layer}, {FLAGS.index_dtype} indices", flush=True)
+        encoder = Encoder(FLAGS.layer, loaded.layers, FLAGS.index_dtype)
+
+        print("archive: SavedModel, encoder.tar.gz", flush=True)
+        saved_model.save(encoder, path["saved_model"])
+        archive.pack(path["saved_model"], path["encoder.tar.gz"])
+
+        print("card: encoder.md, encoder.png", flush=True)
+        diagram.draw(FLAGS.layer, path["encoder.png"])
+        text = card.render(
+            layer=FLAGS.layer,
+            index_dtype=FLAGS.index_dtype,
+            weights=loaded,
+            archive=path["encoder.tar.gz"],
+            publisher=FLAGS.publisher,
+            model_version=FLAGS.model_version,
+            asset_url=FLAGS.asset_url,
+            dataset=FLAGS.dataset,
+        )
+        with open(path["encoder.md"], "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+
+        print("verify:", flush=True)
+        verify.run_in_fresh_process(path["encoder.tar.gz"])
+    return directory
+
+
+def _fail(reason: str) -> int:
+    print(f"build_encoder: {' '.join(reason.split())}", file=sys.stderr)
+    return 1
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_fail(str(error)))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,1 @@
+"""Builds, exports and checks VGG19 encoders that return where each pooled maximum came from."""

@@ -1,0 +1,197 @@
+"""The card that a hub shows for a module: made from the template in assets/, and checked.
+
+The rules for a card follow the tfhub.dev repository (tools/validator.py and tags/*.yaml in
+https://github.com/tensorflow/tfhub.dev).
+"""
+
+import hashlib
+import math
+import pathlib
+import re
+
+import jinja2
+
+from export import vgg19
+from export.weights import Weights
+
+__all__ = ["check", "code_blocks", "module_name", "outputs", "render"]
+
+_ASSETS = pathlib.Path(__file__).parent.parent / "assets"
+
+PUBLISHER_PATTERN = r"[a-z\d-]+"
+DATASET_PATTERN = r"[a-z\d-]+"
+_FIRST_LINE = re.compile(rf"# Module {PUBLISHER_PATTERN}/(?P<name>[\w.-]+)/\d+", re.ASCII)
+_METADATA = re.compile(r"<!-- (?P<key>[\w-]+): (?P<value>.+) -->", re.ASCII)
+_FIXED_METADATA = {
+    "task": "image-feature-vector",
+    "fine-tunable": "true",
+    "format": "saved_model_2",
+    "network-architecture": "vgg-style",
+    "license": "mit",
+}
+_SECTIONS = ("## Overview", "## Usage", "## Training")
+
+
+def module_name(layer: str) -> str:
+    """Returns the name of the encoder module that ends at `layer`."""
+    return f"{vgg19.model_name(layer)}-unpooling-encoder"
+
+
+def outputs(layer: str, index_dtype: str) -> list[dict[str, str]]:
+    """Returns name, dtype and shape of each output of the encoder that ends at `layer`."""
+    blocks = vgg19.blocks_up_to(layer)
+    divisor = "" if len(blocks) == 1 else f"/{vgg19.downsampling(layer)}"
+    shape = f"(B, H{divisor}, W{divisor}, {blocks[-1].channels})"
+    rows = [{"name": "features", "dtype": "float32", "shape": shape}]
+    for block in blocks:
+        if block.pooled:
+            # Up to its pooling, block k has quartered the map k times: C * H/2^k * W/2^k winners.
+            shape = f"(B * H * W * {block.channels // 4**block.number}, 4)"
+            rows.append({"name": block.indices_name, "dtype": index_dtype, "shape": shape})
+    return rows
+
+
+def render(
+    *,
+    layer: str,
+    index_dtype: str,
+    weights: Weights,
+    archive: str,
+    publisher: str,
+    model_version: int,
+    asset_url: str,
+    dataset: str,
+) -> str:
+    """Returns the card of a built encoder, in Markdown.
+
+    Args:
+      layer: one of `vgg19.LAYERS`.
+      index_dtype: "int64" or "int32".
+      weights: what the encoder was built from.
+      archive: path of the finished archive; its size and SHA-256 go into the card.
+      publisher: the hub's name for the publisher: lower-case letters, digits, hyphens.
+      model_version: a whole number from 1.
+      asset_url: where the artifacts' folders will lie.
+      dataset: what weights from a file were trained on, a dataset tag of the hub; "other" if it
+        is not known. For other weights it follows from their source.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_ASSETS),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML; every value is checked or computed here.
+    )
+    blocks = vgg19.blocks_up_to(layer)
+    convolutions = [c for block in blocks for c in block.convolutions]
+    folder_url = f"{asset_url.rstrip('/')}/{vgg19.model_name(layer)}"
+    size, sha256 = _size_and_sha256(archive)
+    return environment.get_template("encoder.md").render(
+        publisher=publisher,
+        name=module_name(layer),
+        model_version=model_version,
+        layer=layer,
+        channels=blocks[-1].channels,
+        pooled=[block for block in blocks if block.pooled],
+        downsampling=vgg19.downsampling(layer),
+        outputs=outputs(layer, index_dtype),
+        variable_count=2 * len(convolutions),
+        parameter_count=sum(math.prod(c.kernel_shape) + c.out_channels for c in convolutions),
+        weights=weights,
+        dataset={"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}.get(
+            weights.source, dataset
+        ),
+        asset_path=f"{folder_url}/encoder.tar.gz",
+        picture_url=f"{folder_url}/encoder.png",
+        archive_bytes=size,
+        archive_sha256=sha256,
+    )
+
+
+def check(text: str, *, layer: str, index_dtype: str, archive: str) -> None:
+    """Holds a card against the hub's rules and against the archive it describes.
+
+    Args:
+      text: the card.
+      layer: the layer at which the archive's encoder ends.
+      index_dtype: the dtype of the archive's indices, "int64" or "int32".
+      archive: path of the archive.
+
+    Raises:
+      ValueError: says which rule the card breaks, or which fact is not the archive's.
+    """
+    lines = text.split("\n")
+    match = _FIRST_LINE.fullmatch(lines[0])
+    if not match:
+        raise ValueError(
+            "the first line must be `# Module PUBLISHER/NAME/VERSION`, the publisher in lower "
+            f"case. Received: {lines[0]!r}."
+        )
+    if match["name"] != module_name(layer):
+        raise ValueError(
+            f"the module's name must be {module_name(layer)}, as the archive ends at {layer}. "
+            f"Received: {match['name']}."
+        )
+    for section in _SECTIONS:
+        if section not in lines:
+            raise ValueError(f"the section `{section}` is missing.")
+    head = [line for line in lines[1 : lines.index(_SECTIONS[0])] if line]
+    if not head or head[0].startswith("<!--") or not head[0].endswith("."):
+        raise ValueError("the first line must be followed by a one-sentence description.")
+    _check_metadata(head[1:], layer)
+    size, sha256 = _size_and_sha256(archive)
+    facts = [
+        f"| `{row['name']}` | {row['dtype']} | `{row['shape']}` |"
+        for row in outputs(layer, index_dtype)
+    ]
+    facts.append(f"`encoder.tar.gz`: {size:,} bytes, SHA-256 `{sha256}`.")
+    for fact in facts:
+        if fact not in lines:
+            raise ValueError(f"this line, which follows from the archive, is missing: {fact}")
+    for block in code_blocks(text):
+        try:
+            compile(block, "card", "exec")
+        except SyntaxError as error:
+            raise ValueError(f"a Python code block does not compile: {error}.") from error
+
+
+def code_blocks(text: str) -> list[str]:
+    """Returns the Python code blocks of a Markdown text, in their order."""
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _check_metadata(lines, layer):
+    metadata = {}
+    for line in lines:
+        match = _METADATA.fullmatch(line)
+        if not match:
+            raise ValueError(
+                "only metadata comments may stand between the description and the overview. "
+                f"Received: {line!r}."
+            )
+        if match["key"] in metadata:
+            raise ValueError(f"the metadata `{match['key']}` stands twice.")
+        metadata[match["key"]] = match["value"]
+    keys = {"asset-path", "dataset", *_FIXED_METADATA}
+    if set(metadata) != keys:
+        raise ValueError(
+            f"the metadata must be {', '.join(sorted(keys))}. "
+            f"Received: {', '.join(sorted(metadata)) or 'none'}."
+        )
+    for key, value in _FIXED_METADATA.items():
+        if metadata[key] != value:
+            raise ValueError(f"`{key}` must be {value}. Received: {metadata[key]}.")
+    ending = f"/{vgg19.model_name(layer)}/encoder.tar.gz"
+    if not metadata["asset-path"].endswith(ending):
+        raise ValueError(f"`asset-path` must end in {ending}. Received: {metadata['asset-path']}.")
+    if not re.fullmatch(DATASET_PATTERN, metadata["dataset"], re.ASCII):
+        raise ValueError(
+            "`dataset` must be a tag of lower-case letters, digits and hyphens. "
+            f"Received: {metadata['dataset']}."
+        )
+
+
+def _size_and_sha256(path):
+    content = pathlib.Path(path).read_bytes()
+    return len(content), hashlib.sha256(content).hexdigest()

@@ -1,0 +1,157 @@
+"""The encoder: VGG19 up to one layer, with every max pooling's switches among its outputs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from export import pooling, vgg19
+
+__all__ = ["Encoder"]
+
+
+class Encoder(tf.Module):
+    """VGG19 up to and including `layer`, preprocessing included.
+
+    Follows `keras.applications.VGG19` for the features and M. Zeiler and R. Fergus,
+    arXiv 1311.2901, for the switches.
+
+    Attributes:
+      layer: one of `vgg19.LAYERS`.
+      index_dtype: dtype of the index tuples.
+      input_spec: what an encoder takes: float32 (B, H, W, 3), RGB, values in [0, 255].
+      output_names: `features`, `block1_indices`, ... in the order in which a call returns them.
+    """
+
+    def __init__(
+        self,
+        layer: str,
+        weights: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        index_dtype: tf.DType = tf.int64,
+    ):
+        """Makes an encoder.
+
+        Args:
+          layer: one of `vgg19.LAYERS`.
+          weights: for each convolution its (kernel, bias): float32, (3, 3, in, out) and (out,).
+          index_dtype: tf.int64 or tf.int32.
+
+        Raises:
+          ValueError: if `layer` or `index_dtype` is not one of those.
+        """
+        super().__init__(name="encoder")
+        self.layer = layer
+        self.index_dtype = tf.as_dtype(index_dtype)
+        if self.index_dtype not in pooling.INDEX_DTYPES:
+            raise ValueError(
+                f"`index_dtype` must be int64 or int32. Received: {self.index_dtype.name}."
+            )
+        self._blocks = vgg19.blocks_up_to(layer)
+        self._minimum_side = vgg19.downsampling(layer)
+        self.input_spec = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
+        self.output_names = (
+            "features",
+            *(block.indices_name for block in self._blocks if block.pooled),
+        )
+        self._kernels = {}
+        self._biases = {}
+        for block in self._blocks:
+            for convolution in block.convolutions:
+                kernel, bias = weights[convolution.name]
+                self._kernels[convolution.name] = tf.Variable(
+                    kernel, name=f"{convolution.name}/kernel", dtype=tf.float32
+                )
+                self._biases[convolution.name] = tf.Variable(
+                    bias, name=f"{convolution.name}/bias", dtype=tf.float32
+                )
+
+    @property
+    def ordered_variables(self) -> list[tf.Variable]:
+        """Kernel and bias of each convolution, in the order of the layers."""
+        return [v for name in self._kernels for v in (self._kernels[name], self._biases[name])]
+
+    def __call__(self, images: tf.Tensor) -> list[tf.Tensor] | tf.Tensor:
+        """Returns the features and the switches of every pooling.
+
+        Args:
+          images: (B, H, W, 3), float32, RGB, values in [0, 255], H and W at least 2^(K-1).
+
+        Returns:
+          The list [features, block1_indices, ..., block{K-1}_indices]; for block1, which pools
+          nothing, the bare features. Features are (B, H/2^(K-1), W/2^(K-1), C), float32, sides
+          rounded down at each pooling; the indices of block k are (B * H/2^k * W/2^k * C_k, 4),
+          laid out as `pooling` says.
+
+        Raises:
+          tf.errors.InvalidArgumentError: if the shape of `images` is not as above.
+        """
+        indices = []
+
+        def pool(values):
+            pooled, block_indices = pooling.max_pool_with_indices(values, self.index_dtype)
+            indices.append(block_indices)
+            return pooled
+
+        features = self._trunk(images, pool)
+        return [features, *indices] if indices else features
+
+    def features(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the features alone, at the cost of the plain trunk.
+
+        Args:
+          images: as for a call.
+
+        Returns:
+          The features, as from a call.
+        """
+        return self._trunk(images, pooling.max_pool)
+
+    def _trunk(self, images, pool):
+        values = _preprocess(_check(images, self._minimum_side))  # (B, H, W, 3)
+        for block in self._blocks:
+            for convolution in block.convolutions:
+                values = tf.nn.conv2d(
+                    values, self._kernels[convolution.name], strides=1, padding="SAME"
+                )
+                values = tf.nn.bias_add(values, self._biases[convolution.name])
+                values = tf.nn.relu(values)  # (B, H/2^(k-1), W/2^(k-1), C_k)
+            if block.pooled:
+                values = pool(values)  # (B, H/2^k, W/2^k, C_k)
+        return values
+
+
+def _preprocess(images):
+    """RGB in [0, 255] to what VGG19 was trained on: BGR, ImageNet's mean subtracted."""
+    return tf.reverse(images, axis=[-1]) - tf.constant(vgg19.MEAN_BGR, images.dtype)
+
+
+def _check(images, minimum_side):
+    """Returns `images` with an assertion on its shape in front, for every way of loading.
+
+    The signatures of a SavedModel run with any shape that a caller feeds, whatever they declare.
+    The static shape is hidden from the assertion, or TensorFlow would take the declared rank and
+    channels for granted and drop the comparison.
+    """
+    images = tf.convert_to_tensor(images)
+    if images.dtype != tf.float32:
+        raise ValueError(
+            "`images` must be float32, RGB, values in [0, 255]: convert with "
+            f"tf.cast(images, tf.float32). Received: dtype={images.dtype.name}."
+        )
+    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=images, shape=None))
+    # A fifth entry of -1 stands for "no fifth axis", so that one comparison covers the rank too.
+    actual = tf.concat([shape, [-1, -1, -1, -1, -1]], axis=0)[:5]
+    largest = tf.int32.max
+    fits = tf.reduce_all(
+        tf.logical_and(
+            actual >= [1, minimum_side, minimum_side, 3, -1],
+            actual <= [largest, largest, largest, 3, -1],
+        )
+    )
+    message = (
+        "`images` must have the shape (B, H, W, 3), B at least 1, H and W at least "
+        f"{minimum_side}: add a batch axis to a single picture, enlarge or pad a small one. "
+        "Received: shape="
+    )
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message, shape], summarize=8)]):
+        return tf.ensure_shape(images, (None, None, None, 3))

@@ -1,0 +1,93 @@
+"""What VGG19 is: its blocks, its layer names and what its input looks like.
+
+K. Simonyan and A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+Recognition", arXiv 1409.1556, configuration E, with the layer names and the preprocessing of
+`keras.applications.vgg19`. Nothing here needs TensorFlow.
+"""
+
+import dataclasses
+
+__all__ = [
+    "LAYERS",
+    "MEAN_BGR",
+    "Block",
+    "Convolution",
+    "blocks_up_to",
+    "downsampling",
+    "model_name",
+]
+
+# ImageNet's mean pixel, in the blue, green, red order in which VGG19 was trained.
+MEAN_BGR = (103.939, 116.779, 123.68)
+
+# (convolutions, channels) of block 1 to 5. Every convolution is 3x3, stride 1, SAME, then ReLU;
+# between two blocks stands a 2x2 max pooling of stride 2.
+_TABLE = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+
+# An encoder ends at the second convolution of a block.
+_LAST_CONVOLUTION = 2
+
+LAYERS = tuple(f"block{number}_conv{_LAST_CONVOLUTION}" for number in range(1, len(_TABLE) + 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """One 3x3 convolution with bias and ReLU."""
+
+    name: str
+    in_channels: int
+    out_channels: int
+
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]:
+        """(height, width, in channels, out channels), as TensorFlow orders a kernel."""
+        return (3, 3, self.in_channels, self.out_channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The convolutions of one block, all at one size; `pooled` if a max pooling follows."""
+
+    number: int
+    convolutions: tuple[Convolution, ...]
+    pooled: bool
+
+    @property
+    def channels(self) -> int:
+        return self.convolutions[-1].out_channels
+
+    @property
+    def indices_name(self) -> str:
+        """The name under which an encoder returns this block's switches."""
+        return f"block{self.number}_indices"
+
+
+def blocks_up_to(layer: str) -> tuple[Block, ...]:
+    """Returns the blocks of VGG19 up to and including `layer`, one of `LAYERS`.
+
+    Raises:
+      ValueError: if `layer` is not one of `LAYERS`.
+    """
+    if layer not in LAYERS:
+        raise ValueError(f"`layer` must be one of {', '.join(LAYERS)}. Received: {layer!r}.")
+    last = LAYERS.index(layer) + 1
+    blocks = []
+    in_channels = 3
+    for number, (count, channels) in enumerate(_TABLE[:last], start=1):
+        convolutions = []
+        for i in range(1, (_LAST_CONVOLUTION if number == last else count) + 1):
+            name = f"block{number}_conv{i}"
+            convolutions.append(Convolution(name, in_channels, channels))
+            in_channels = channels
+        blocks.append(Block(number, tuple(convolutions), pooled=number < last))
+    return tuple(blocks)
+
+
+def downsampling(layer: str) -> int:
+    """Returns how many pixels one position of `layer` stands for along each side: 2^(K-1)."""
+    return 2 ** (len(blocks_up_to(layer)) - 1)
+
+
+def model_name(layer: str) -> str:
+    """Returns the name of the model cut after `layer`: "vgg19-block5-conv2"."""
+    return f"vgg19-{layer.replace('_', '-')}"

@@ -1,0 +1,104 @@
+"""Archives that several test files share, each built once, by the command itself."""
+
+import functools
+import http.server
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from export import archive
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_hub_cache(tmp_path_factory):
+    """Keeps what tensorflow_hub downloads out of the user's cache."""
+    os.environ["TFHUB_CACHE_DIR"] = str(tmp_path_factory.mktemp("hub_cache"))
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """Runs a Python command of the repository in a fresh process."""
+
+    def run(*arguments, cwd=ROOT, **environment):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def build(run_command, tmp_path_factory):
+    """Builds an artifact with build_encoder.py and returns its folder; each one only once."""
+
+    @functools.cache
+    def run(layer, index_dtype):
+        output_dir = tmp_path_factory.mktemp(f"{layer}_{index_dtype}")
+        return output_dir, run_command(
+            "build_encoder.py",
+            "--weights=random",
+            f"--layer={layer}",
+            f"--index_dtype={index_dtype}",
+            f"--output_dir={output_dir}",
+        )
+
+    def build(layer, index_dtype="int64"):
+        output_dir, result = run(layer, index_dtype)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return output_dir / f"vgg19-{layer.replace('_', '-')}"
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def saved_model(build, tmp_path_factory):
+    """Builds an artifact and returns the folder of its unpacked SavedModel; each one only once."""
+
+    @functools.cache
+    def unpack(layer, index_dtype="int64"):
+        directory = tmp_path_factory.mktemp("saved_model")
+        archive.unpack(str(build(layer, index_dtype) / "encoder.tar.gz"), str(directory))
+        return str(directory)
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Serves a folder by plain HTTP on the loopback interface and returns its URL."""
+    servers = []
+
+    def start(directory):
+        handler = functools.partial(_QuietHandler, directory=str(directory))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *arguments):
+        pass
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Two pictures of noise: (2, 32, 48, 3), float32, in [0, 255]."""
+    return np.random.default_rng(1).uniform(0, 255, (2, 32, 48, 3)).astype(np.float32)
