@@ -14,7 +14,7 @@ import jinja2
 from export import vgg19
 from export.weights import Weights
 
-__all__ = ["check", "code_blocks", "module_name", "outputs", "render"]
+__all__ = ["check", "code_blocks", "outputs", "render"]
 
 _ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 
@@ -30,11 +30,6 @@ _FIXED_METADATA = {
     "license": "mit",
 }
 _SECTIONS = ("## Overview", "## Usage", "## Training")
-
-
-def module_name(layer: str) -> str:
-    """Returns the name of the encoder module that ends at `layer`."""
-    return f"{vgg19.model_name(layer)}-unpooling-encoder"
 
 
 def outputs(layer: str, index_dtype: str) -> list[dict[str, str]]:
@@ -89,7 +84,7 @@ def render(
     size, sha256 = _size_and_sha256(archive)
     return environment.get_template("encoder.md").render(
         publisher=publisher,
-        name=module_name(layer),
+        name=vgg19.encoder_name(layer),
         model_version=model_version,
         layer=layer,
         channels=blocks[-1].channels,
@@ -128,10 +123,10 @@ def check(text: str, *, layer: str, index_dtype: str, archive: str) -> None:
             "the first line must be `# Module PUBLISHER/NAME/VERSION`, the publisher in lower "
             f"case. Received: {lines[0]!r}."
         )
-    if match["name"] != module_name(layer):
+    if match["name"] != vgg19.encoder_name(layer):
         raise ValueError(
-            f"the module's name must be {module_name(layer)}, as the archive ends at {layer}. "
-            f"Received: {match['name']}."
+            f"the module's name must be {vgg19.encoder_name(layer)}, as the archive ends at "
+            f"{layer}. Received: {match['name']}."
         )
     for section in _SECTIONS:
         if section not in lines:

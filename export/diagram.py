@@ -106,7 +106,7 @@ def _diagram(axes: Axes, layer: str, blocks: Sequence[vgg19.Block]) -> tuple[int
     size = (box_right - box_left, box_top - box_bottom)
     line = {"edgecolor": _INK, "linewidth": 2.5, "linestyle": (0, (5, 3))}
     axes.add_patch(Rectangle((box_left, box_bottom), *size, facecolor=_TINT, zorder=0, **line))
-    title = f"vgg19-{layer.replace('_', '-')}-unpooling-encoder"
+    title = vgg19.encoder_name(layer)
     if _TITLE_ADVANCE * len(title) > box_right - box_left:
         title = title.replace("-unpooling", "-\nunpooling")
     title_bottom = box_top + _PADDING // 2
@@ -144,7 +144,7 @@ def _encoder(axes, left, blocks, gap):
             _layer(axes, x, width, height, height, _BLUE, label)
             x += width + _SEAM
         if block.pooled:
-            label = f"block{block.number}_pool  max pooling"
+            label = f"{block.pool_name}  max pooling"
             _layer(axes, x, _SLIM, height, height - _STEP, _VERMILION, label)
             pools.append(x + _SLIM / 2)
             x += _SLIM

@@ -27,25 +27,21 @@ class Encoder(tf.Module):
         self,
         layer: str,
         weights: Mapping[str, tuple[np.ndarray, np.ndarray]],
-        index_dtype: tf.DType = tf.int64,
+        index_dtype: tf.DType | str = tf.int64,
     ):
         """Makes an encoder.
 
         Args:
           layer: one of `vgg19.LAYERS`.
           weights: for each convolution its (kernel, bias): float32, (3, 3, in, out) and (out,).
-          index_dtype: tf.int64 or tf.int32.
+          index_dtype: int64 or int32.
 
         Raises:
           ValueError: if `layer` or `index_dtype` is not one of those.
         """
         super().__init__(name="encoder")
         self.layer = layer
-        self.index_dtype = tf.as_dtype(index_dtype)
-        if self.index_dtype not in pooling.INDEX_DTYPES:
-            raise ValueError(
-                f"`index_dtype` must be int64 or int32. Received: {self.index_dtype.name}."
-            )
+        self.index_dtype = pooling.as_index_dtype(index_dtype)
         self._blocks = vgg19.blocks_up_to(layer)
         self._minimum_side = vgg19.downsampling(layer)
         self.input_spec = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
@@ -83,6 +79,8 @@ class Encoder(tf.Module):
           laid out as `pooling` says.
 
         Raises:
+          ValueError: if the dtype of `images` is not float32; in a graph, also if its static
+            shape is known not to be as above.
           tf.errors.InvalidArgumentError: if the shape of `images` is not as above.
         """
         indices = []
@@ -102,7 +100,7 @@ class Encoder(tf.Module):
           images: as for a call.
 
         Returns:
-          The features, as from a call.
+          The features, as from a call if all values of `images` are finite.
         """
         return self._trunk(images, pooling.max_pool)
 
@@ -126,32 +124,41 @@ def _preprocess(images):
 
 
 def _check(images, minimum_side):
-    """Returns `images` with an assertion on its shape in front, for every way of loading.
-
-    The signatures of a SavedModel run with any shape that a caller feeds, whatever they declare.
-    The static shape is hidden from the assertion, or TensorFlow would take the declared rank and
-    channels for granted and drop the comparison.
-    """
+    """Returns `images` with an assertion on its shape in front, for every way of loading."""
     images = tf.convert_to_tensor(images)
     if images.dtype != tf.float32:
         raise ValueError(
             "`images` must be float32, RGB, values in [0, 255]: convert with "
             f"tf.cast(images, tf.float32). Received: dtype={images.dtype.name}."
         )
-    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=images, shape=None))
-    # A fifth entry of -1 stands for "no fifth axis", so that one comparison covers the rank too.
-    actual = tf.concat([shape, [-1, -1, -1, -1, -1]], axis=0)[:5]
-    largest = tf.int32.max
-    fits = tf.reduce_all(
-        tf.logical_and(
-            actual >= [1, minimum_side, minimum_side, 3, -1],
-            actual <= [largest, largest, largest, 3, -1],
-        )
-    )
     message = (
         "`images` must have the shape (B, H, W, 3), B at least 1, H and W at least "
         f"{minimum_side}: add a batch axis to a single picture, enlarge or pad a small one. "
         "Received: shape="
     )
+    least = (1, minimum_side, minimum_side, 3)
+    if not tf.executing_eagerly() and not _can_be(images.shape, least):
+        raise ValueError(f"{message}{images.shape}.")
+    # A signature of a SavedModel runs with any shape that a caller feeds, whatever it declares. So
+    # the static shape is hidden from the assertion: TensorFlow would take the declared rank and
+    # channels for granted and drop the comparison.
+    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=images, shape=None))
+    # A fifth entry of -1 stands for "no fifth axis", so that one comparison covers the rank too.
+    actual = tf.concat([shape, [-1, -1, -1, -1, -1]], axis=0)[:5]
+    largest = tf.int32.max
+    fits = tf.reduce_all(
+        tf.logical_and(actual >= [*least, -1], actual <= [largest, largest, largest, 3, -1])
+    )
     with tf.control_dependencies([tf.debugging.Assert(fits, [message, shape], summarize=8)]):
+        # What follows depends on the assertion through this operation alone; without it, the
+        # pooling of a map that is too small can abort the process before the assertion is heard.
         return tf.ensure_shape(images, (None, None, None, 3))
+
+
+def _can_be(shape, least):
+    """Whether a static shape, as far as it is known, allows at least these sides, 3 channels."""
+    if shape.rank is None:
+        return True
+    if shape.rank != len(least) or shape[-1] not in (None, least[-1]):
+        return False
+    return all(side is None or side >= low for side, low in zip(shape, least, strict=True))

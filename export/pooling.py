@@ -10,9 +10,20 @@ of the winner, in the map before pooling, for the r-th element of the pooled map
 
 import tensorflow as tf
 
-__all__ = ["INDEX_DTYPES", "max_pool", "max_pool_with_indices", "unpool"]
+__all__ = ["as_index_dtype", "max_pool", "max_pool_with_indices", "unpool"]
 
-INDEX_DTYPES = (tf.int64, tf.int32)
+
+def as_index_dtype(index_dtype: tf.DType | str) -> tf.DType:
+    """Returns tf.int64 or tf.int32.
+
+    Raises:
+      ValueError: if `index_dtype` is neither of these, nor their name.
+    """
+    for dtype in (tf.int64, tf.int32):
+        if index_dtype == dtype:
+            return dtype
+    name = getattr(index_dtype, "name", index_dtype)
+    raise ValueError(f"`index_dtype` must be int64 or int32. Received: {name}.")
 
 
 def max_pool(values: tf.Tensor) -> tf.Tensor:
@@ -22,36 +33,33 @@ def max_pool(values: tf.Tensor) -> tf.Tensor:
       values: (B, H, W, C), any floating dtype.
 
     Returns:
-      The maxima, (B, H//2, W//2, C), dtype of `values`.
+      The maxima, (B, H//2, W//2, C), dtype of `values`. A NaN that is the first of its window is
+      ignored, which `max_pool_with_indices` does not do.
     """
     return tf.nn.max_pool2d(values, ksize=2, strides=2, padding="VALID")
 
 
 def max_pool_with_indices(
-    values: tf.Tensor, index_dtype: tf.DType = tf.int64
+    values: tf.Tensor, index_dtype: tf.DType | str = tf.int64
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pools like `max_pool` and returns where each maximum came from.
+    """Pools finite values like `max_pool`, and returns where each maximum came from.
 
-    The indices are always in range. In a tie the first in row-major order wins. A NaN wins only
-    if it is the first of its window, and loses otherwise (`tf.nn.max_pool_with_argmax` compares
-    with `<`); the pooled value is always the one that the index points at.
+    The indices are always in range, and the pooled value is always the one that the index points
+    at. In a tie the first in row-major order wins. A NaN wins if it is the first of its window,
+    and loses otherwise: `tf.nn.max_pool_with_argmax` compares with `<`.
 
     Args:
       values: (B, H, W, C), any floating dtype, B >= 1.
-      index_dtype: one of `INDEX_DTYPES`.
+      index_dtype: int64 or int32.
 
     Returns:
       The maxima, (B, H//2, W//2, C), dtype of `values`, and the indices,
       (B * H//2 * W//2 * C, 4), dtype `index_dtype`, columns (batch, y, x, channel).
 
     Raises:
-      ValueError: if `index_dtype` is not one of `INDEX_DTYPES`.
+      ValueError: if `index_dtype` is neither.
     """
-    if index_dtype not in INDEX_DTYPES:
-        raise ValueError(
-            "`index_dtype` must be one of "
-            f"{', '.join(dtype.name for dtype in INDEX_DTYPES)}. Received: {index_dtype!r}."
-        )
+    index_dtype = as_index_dtype(index_dtype)
     # The gradient of this operation exists for an int64 argmax only, so the cast comes last.
     pooled, argmax = tf.nn.max_pool_with_argmax(
         values,

@@ -57,6 +57,11 @@ class Block:
         return self.convolutions[-1].out_channels
 
     @property
+    def pool_name(self) -> str:
+        """Keras' name for the max pooling that follows this block."""
+        return f"block{self.number}_pool"
+
+    @property
     def indices_name(self) -> str:
         """The name under which an encoder returns this block's switches."""
         return f"block{self.number}_indices"
@@ -91,3 +96,8 @@ def downsampling(layer: str) -> int:
 def model_name(layer: str) -> str:
     """Returns the name of the model cut after `layer`: "vgg19-block5-conv2"."""
     return f"vgg19-{layer.replace('_', '-')}"
+
+
+def encoder_name(layer: str) -> str:
+    """Returns the name of the encoder module that ends at `layer`."""
+    return f"{model_name(layer)}-unpooling-encoder"

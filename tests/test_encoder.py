@@ -434,6 +434,22 @@ def test_a_wrong_shape_is_refused(layer, shape, random_weights):
             call(images)
 
 
+@pytest.mark.parametrize(
+    "shape", [(8, 9, 3), (1, 8, 9, 4), (1, 1, 9, 3), (1, 9, 1, 3), (0, 8, 9, 3)]
+)
+def test_a_wrong_static_shape_is_refused_while_tracing(shape, random_weights):
+    module = encoder.Encoder("block2_conv2", random_weights)
+    for call in (module, module.features):
+        with pytest.raises(ValueError, match=shape_message(2, shape)):
+            tf.function(call).get_concrete_function(tf.TensorSpec(shape, tf.float32))
+
+
+def test_an_unknown_static_shape_is_accepted_while_tracing(random_weights):
+    module = encoder.Encoder("block2_conv2", random_weights)
+    for shape in (None, (None, None, None, None), (None, 2, None, None), (3, None, 2, 3)):
+        tf.function(module).get_concrete_function(tf.TensorSpec(shape, tf.float32))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float64", "float16", "int32"])
 def test_a_wrong_dtype_is_refused(dtype, random_weights):
     module = encoder.Encoder("block1_conv2", random_weights)
@@ -453,9 +469,10 @@ def test_another_layer_is_refused(layer, random_weights):
         encoder.Encoder(layer, random_weights)
 
 
-@pytest.mark.parametrize("index_dtype", [tf.float32, tf.int16, tf.uint32])
+@pytest.mark.parametrize("index_dtype", [tf.float32, tf.int16, tf.uint32, "foo"])
 def test_another_index_dtype_is_refused(index_dtype, random_weights):
-    message = rf"`index_dtype` must be int64 or int32\. Received: {index_dtype.name}\."
+    name = getattr(index_dtype, "name", index_dtype)
+    message = rf"`index_dtype` must be int64 or int32\. Received: {name}\."
     with pytest.raises(ValueError, match=message):
         encoder.Encoder("block1_conv2", random_weights, index_dtype)
 

@@ -97,3 +97,14 @@ def test_another_layer_is_refused(function, layer):
         match=f"`layer` must be one of {', '.join(ALL_LAYERS)}\\. Received: '{layer}'\\.",
     ):
         function(layer)
+
+
+def test_the_name_of_a_model_is_that_of_its_layer():
+    assert vgg19.model_name("block5_conv2") == "vgg19-block5-conv2"
+
+
+def test_names_of_poolings_and_modules():
+    blocks = vgg19.blocks_up_to("block3_conv2")
+    assert [block.pool_name for block in blocks] == ["block1_pool", "block2_pool", "block3_pool"]
+    assert [block.indices_name for block in blocks[:2]] == ["block1_indices", "block2_indices"]
+    assert vgg19.encoder_name("block3_conv2") == "vgg19-block3-conv2-unpooling-encoder"

@@ -1,0 +1,106 @@
+"""The SavedModel on disk: what the loaded object offers, and the same bytes every time."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import fingerprint_pb2
+
+from export import archive, saved_model, vgg19
+from export.encoder import Encoder
+
+LAYER = "block2_conv2"
+
+
+def distinct_weights():
+    """Weights no two of which are equal, small enough that ReLU lets both signs through."""
+    layers, start = {}, 0
+    for block in vgg19.blocks_up_to(LAYER):
+        for convolution in block.convolutions:
+            arrays = []
+            for shape in (convolution.kernel_shape, (convolution.out_channels,)):
+                count = int(np.prod(shape))
+                values = np.arange(start, start + count, dtype=np.float32).reshape(shape)
+                arrays.append((values % 977 - 488) / 65536 + values / 2**30)
+                start += count
+            layers[convolution.name] = tuple(arrays)
+    return layers
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder(LAYER, distinct_weights())
+
+
+@pytest.fixture(scope="module")
+def directory(encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved_model") / "model"
+    saved_model.save(encoder, str(path))
+    return str(path)
+
+
+def test_every_variable_keeps_its_name_and_values(directory, encoder):
+    loaded = tf.saved_model.load(directory)
+    for attribute in ("variables", "trainable_variables"):
+        found = getattr(loaded, attribute)
+        assert [v.name for v in found] == [v.name for v in encoder.ordered_variables]
+        for variable, original in zip(found, encoder.ordered_variables, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), original.numpy())
+    assert list(loaded.regularization_losses) == []
+
+
+def test_the_loaded_object_computes_what_the_encoder_does(directory, encoder, images):
+    loaded = tf.saved_model.load(directory)
+    for found, expected in zip(loaded(images), encoder(images), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(loaded.features(images), encoder.features(images))
+
+
+def test_it_has_just_the_files_of_an_archive(directory, tmp_path):
+    archive.pack(directory, str(tmp_path / "encoder.tar.gz"))
+    found = {
+        os.path.relpath(os.path.join(folder, name), directory)
+        for folder, _, names in os.walk(directory)
+        for name in names
+    }
+    assert found == set(archive.members()) - {"variables"}
+
+
+def test_no_path_of_the_builder_is_in_the_graph(directory):
+    with open(os.path.join(directory, "saved_model.pb"), "rb") as file:
+        graph = file.read()
+    for path in (directory, os.getcwd(), os.path.expanduser("~"), "encoder.py"):
+        assert path.encode() not in graph
+
+
+def test_two_fresh_processes_write_the_same_bytes(run_command, tmp_path):
+    program = (
+        "import sys; from export import archive, saved_model, weights\n"
+        "from export.encoder import Encoder\n"
+        "layers = weights.load('random', 'block2_conv2', 0).layers\n"
+        "saved_model.save(Encoder('block2_conv2', layers), sys.argv[1] + '/model')\n"
+        "archive.pack(sys.argv[1] + '/model', sys.argv[1] + '/encoder.tar.gz')\n"
+    )
+    contents = []
+    for name, seed in (("one", "0"), ("two", "12345")):
+        (tmp_path / name).mkdir()
+        result = run_command("-c", program, tmp_path / name, PYTHONHASHSEED=seed)
+        assert result.returncode == 0, result.stderr
+        contents.append((tmp_path / name / "encoder.tar.gz").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_the_fingerprints_uuid_follows_from_the_model(directory, tmp_path):
+    def uuid(path):
+        fingerprint = fingerprint_pb2.FingerprintDef()
+        with open(path, "rb") as file:
+            fingerprint.ParseFromString(file.read())
+        return fingerprint.uuid
+
+    path = os.path.join(directory, "fingerprint.pb")
+    before = uuid(path)
+    saved_model._derive_uuid(path)
+    assert uuid(path) == before
+    saved_model.save(Encoder("block1_conv2", distinct_weights()), str(tmp_path / "other"))
+    assert uuid(str(tmp_path / "other" / "fingerprint.pb")) != before
