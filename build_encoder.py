@@ -47,6 +47,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_bool("overwrite", False, "Whether to replace an existing artifact.")
 
+flags.register_validator("weights", bool, message="must not be empty")
 flags.register_validator(
     "publisher",
     lambda value: re.fullmatch(r"[a-z\d-]+", value, re.ASCII),

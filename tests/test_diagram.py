@@ -243,3 +243,13 @@ def test_indices_leave_through_the_dashed_line_from_a_pooling_to_its_mirror(laye
 def test_unknown_layer_is_refused(function):
     with pytest.raises(ValueError, match=r"`layer` must be one of .*Received: 'block6_conv2'"):
         function("block6_conv2")
+
+
+def test_the_readme_shows_todays_diagram(tmp_path):
+    diagram.draw("block5_conv2", str(tmp_path / "encoder.png"))
+    stored = pathlib.Path(__file__).parent.parent / "docs" / "encoder.png"
+    with PIL.Image.open(stored) as shown, PIL.Image.open(tmp_path / "encoder.png") as drawn:
+        assert shown.size == drawn.size
+        # Another version of matplotlib may smooth its edges otherwise.
+        difference = np.abs(np.asarray(shown, np.int16) - np.asarray(drawn, np.int16))
+        assert (difference > 32).mean() < 0.001
