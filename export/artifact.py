@@ -34,11 +34,19 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
             f"{directory} already holds {', '.join(taken)}: pass --overwrite to replace them, or "
             "choose another --output_dir."
         )
+    if os.path.lexists(directory) and not os.path.isdir(directory):
+        raise NotADirectoryError(f"{directory} is not a folder: choose another --output_dir.")
+    folders = [name for name in taken if os.path.isdir(os.path.join(directory, name))]
+    if folders:
+        raise IsADirectoryError(f"in {directory}, {', '.join(folders)} must be a file: remove it.")
     parent = os.path.dirname(os.path.abspath(directory))
     os.makedirs(parent, exist_ok=True)
     staging = tempfile.mkdtemp(prefix=f".{os.path.basename(directory)}-", dir=parent)
     try:
         yield staging
+        lacking = [name for name in names if not os.path.isfile(os.path.join(staging, name))]
+        if lacking:
+            raise FileNotFoundError(f"{', '.join(lacking)} was not made; nothing was moved.")
         os.makedirs(directory, exist_ok=True)
         for name in names:
             os.replace(os.path.join(staging, name), os.path.join(directory, name))

@@ -19,8 +19,10 @@ class Encoder(tf.Module):
     Attributes:
       layer: one of `vgg19.LAYERS`.
       index_dtype: dtype of the index tuples.
+      engine: one of `pooling.ENGINES`.
       input_spec: what an encoder takes: float32 (B, H, W, 3), RGB, values in [0, 255].
       output_names: `features`, `block1_indices`, ... in the order in which a call returns them.
+      compact_output_names: `features`, `block1_switches`, ... likewise for `compact`.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Encoder(tf.Module):
         layer: str,
         weights: Mapping[str, tuple[np.ndarray, np.ndarray]],
         index_dtype: tf.DType | str = tf.int64,
+        engine: str = "argmax",
     ):
         """Makes an encoder.
 
@@ -35,20 +38,21 @@ class Encoder(tf.Module):
           layer: one of `vgg19.LAYERS`.
           weights: for each convolution its (kernel, bias): float32, (3, 3, in, out) and (out,).
           index_dtype: int64 or int32.
+          engine: what finds the winners, one of `pooling.ENGINES`.
 
         Raises:
-          ValueError: if `layer` or `index_dtype` is not one of those.
+          ValueError: if `layer`, `index_dtype` or `engine` is not one of those.
         """
         super().__init__(name="encoder")
         self.layer = layer
         self.index_dtype = pooling.as_index_dtype(index_dtype)
+        self.engine = pooling.check_engine(engine)
         self._blocks = vgg19.blocks_up_to(layer)
         self._minimum_side = vgg19.downsampling(layer)
         self.input_spec = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
-        self.output_names = (
-            "features",
-            *(block.indices_name for block in self._blocks if block.pooled),
-        )
+        pooled = [block for block in self._blocks if block.pooled]
+        self.output_names = ("features", *(block.indices_name for block in pooled))
+        self.compact_output_names = ("features", *(block.switches_name for block in pooled))
         self._kernels = {}
         self._biases = {}
         for block in self._blocks:
@@ -83,15 +87,28 @@ class Encoder(tf.Module):
             shape is known not to be as above.
           tf.errors.InvalidArgumentError: if the shape of `images` is not as above.
         """
-        indices = []
+        return self._with_positions(
+            images,
+            lambda values: pooling.max_pool_with_indices(values, self.index_dtype, self.engine),
+        )
 
-        def pool(values):
-            pooled, block_indices = pooling.max_pool_with_indices(values, self.index_dtype)
-            indices.append(block_indices)
-            return pooled
+    def compact(self, images: tf.Tensor) -> list[tf.Tensor] | tf.Tensor:
+        """Returns the features and the switches of every pooling in their compact form.
 
-        features = self._trunk(images, pool)
-        return [features, *indices] if indices else features
+        Args:
+          images: as for a call.
+
+        Returns:
+          The list [features, block1_switches, ..., block{K-1}_switches]; for block1, which pools
+          nothing, the bare features. The switches of block k are (B, H/2^k, W/2^k, C_k), uint8,
+          laid out as `pooling` says; `pooling.switches_to_indices` makes the indices of them.
+
+        Raises:
+          As a call.
+        """
+        return self._with_positions(
+            images, lambda values: pooling.max_pool_with_switches(values, self.engine)
+        )
 
     def features(self, images: tf.Tensor) -> tf.Tensor:
         """Returns the features alone, at the cost of the plain trunk.
@@ -103,6 +120,17 @@ class Encoder(tf.Module):
           The features, as from a call if all values of `images` are finite.
         """
         return self._trunk(images, pooling.max_pool)
+
+    def _with_positions(self, images, pool_with_positions):
+        positions = []
+
+        def pool(values):
+            pooled, block_positions = pool_with_positions(values)
+            positions.append(block_positions)
+            return pooled
+
+        features = self._trunk(images, pool)
+        return [features, *positions] if positions else features
 
     def _trunk(self, images, pool):
         values = _preprocess(_check(images, self._minimum_side))  # (B, H, W, 3)
@@ -120,7 +148,9 @@ class Encoder(tf.Module):
 
 def _preprocess(images):
     """RGB in [0, 255] to what VGG19 was trained on: BGR, ImageNet's mean subtracted."""
-    return tf.reverse(images, axis=[-1]) - tf.constant(vgg19.MEAN_BGR, images.dtype)
+    # Not `tf.reverse`: its gradient in a loaded model makes XLA compile anew for each picture.
+    red, green, blue = tf.unstack(images, axis=-1)
+    return tf.stack([blue, green, red], axis=-1) - tf.constant(vgg19.MEAN_BGR, images.dtype)
 
 
 def _check(images, minimum_side):

@@ -1,16 +1,33 @@
 """Max pooling that also returns where each maximum came from, and its inverse.
 
 The positions are the "switches" of M. Zeiler and R. Fergus, "Visualizing and Understanding
-Convolutional Networks", arXiv 1311.2901. This is the only place that knows how they are laid out:
+Convolutional Networks", arXiv 1311.2901. This is the only place that knows how they are laid out.
+For a map (B, H, W, C), pooled to (B, h, w, C) with h = H // 2 and w = W // 2, they come as
 
-    indices[r] == (batch, y, x, channel)
+  * indices, (B * h * w * C, 4), int64 or int32: indices[r] is the (batch, y, x, channel) of the
+    winner, in the map before pooling, for the r-th element of the pooled map in row-major order;
+  * or switches, (B, h, w, C), uint8: 2 * dy + dx, the winner's place in its window of two by two.
 
-of the winner, in the map before pooling, for the r-th element of the pooled map in row-major order.
+Both say the same; the switches take 1 byte where the indices take 32 (int64).
 """
 
 import tensorflow as tf
 
-__all__ = ["as_index_dtype", "max_pool", "max_pool_with_indices", "unpool"]
+__all__ = [
+    "ENGINES",
+    "as_index_dtype",
+    "check_engine",
+    "indices_to_switches",
+    "max_pool",
+    "max_pool_with_indices",
+    "max_pool_with_switches",
+    "switches_to_indices",
+    "unpool",
+]
+
+# What finds the winners: `tf.nn.max_pool_with_argmax`, which XLA does not know, or comparisons,
+# which it does and fuses, and which are slow without it.
+ENGINES = ("argmax", "xla")
 
 
 def as_index_dtype(index_dtype: tf.DType | str) -> tf.DType:
@@ -26,6 +43,17 @@ def as_index_dtype(index_dtype: tf.DType | str) -> tf.DType:
     raise ValueError(f"`index_dtype` must be int64 or int32. Received: {name}.")
 
 
+def check_engine(engine: str) -> str:
+    """Returns `engine`.
+
+    Raises:
+      ValueError: if it is not one of `ENGINES`.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}. Received: {engine!r}.")
+    return engine
+
+
 def max_pool(values: tf.Tensor) -> tf.Tensor:
     """Pools as VGG19 does: 2x2 windows, stride 2, an odd last row or column dropped.
 
@@ -33,14 +61,14 @@ def max_pool(values: tf.Tensor) -> tf.Tensor:
       values: (B, H, W, C), any floating dtype.
 
     Returns:
-      The maxima, (B, H//2, W//2, C), dtype of `values`. A NaN that is the first of its window is
-      ignored, which `max_pool_with_indices` does not do.
+      The maxima, (B, h, w, C), dtype of `values`. A NaN that is the first of its window is
+      ignored, which the other functions do not do.
     """
     return tf.nn.max_pool2d(values, ksize=2, strides=2, padding="VALID")
 
 
 def max_pool_with_indices(
-    values: tf.Tensor, index_dtype: tf.DType | str = tf.int64
+    values: tf.Tensor, index_dtype: tf.DType | str = tf.int64, engine: str = "argmax"
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Pools finite values like `max_pool`, and returns where each maximum came from.
 
@@ -51,43 +79,207 @@ def max_pool_with_indices(
     Args:
       values: (B, H, W, C), any floating dtype, B >= 1.
       index_dtype: int64 or int32.
+      engine: one of `ENGINES`; they return the same.
 
     Returns:
-      The maxima, (B, H//2, W//2, C), dtype of `values`, and the indices,
-      (B * H//2 * W//2 * C, 4), dtype `index_dtype`, columns (batch, y, x, channel).
+      The maxima, (B, h, w, C), dtype of `values`, and the indices, (B * h * w * C, 4), dtype
+      `index_dtype`, columns (batch, y, x, channel).
+
+    Raises:
+      ValueError: if `index_dtype` or `engine` is not one of those.
+    """
+    index_dtype = as_index_dtype(index_dtype)
+    if check_engine(engine) == "xla":
+        pooled, switches = _pool_by_comparison(values)
+        return pooled, switches_to_indices(switches, index_dtype)
+    pooled, argmax = _pool_by_row_pairs(values)
+    # One row of the table for every place in a pair of rows spares dividing every argmax.
+    _, y, x, channel = _places_in_row_pair(values)
+    table = tf.stack([tf.zeros_like(y), y, x, channel], axis=-1)
+    indices = tf.gather(tf.cast(table, index_dtype), argmax)  # (B * h, w * C, 4)
+    batch, pair = _batch_and_row(values)
+    start = tf.stack([batch, 2 * pair, tf.zeros_like(pair), tf.zeros_like(pair)], axis=-1)
+    indices += tf.cast(start, index_dtype)[:, tf.newaxis]
+    return pooled, tf.reshape(indices, [-1, 4])
+
+
+def max_pool_with_switches(
+    values: tf.Tensor, engine: str = "argmax"
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pools like `max_pool_with_indices` and returns the compact form of the indices.
+
+    Args:
+      values: (B, H, W, C), any floating dtype, B >= 1.
+      engine: one of `ENGINES`; they return the same.
+
+    Returns:
+      The maxima, (B, h, w, C), dtype of `values`, and the switches, (B, h, w, C), uint8: 0 to 3
+      for upper left, upper right, lower left and lower right.
+
+    Raises:
+      ValueError: if `engine` is not one of those.
+    """
+    if check_engine(engine) == "xla":
+        return _pool_by_comparison(values)
+    pooled, argmax = _pool_by_row_pairs(values)
+    switch, *_ = _places_in_row_pair(values)
+    return pooled, tf.reshape(tf.gather(tf.cast(switch, tf.uint8), argmax), tf.shape(pooled))
+
+
+def switches_to_indices(switches: tf.Tensor, index_dtype: tf.DType | str = tf.int64) -> tf.Tensor:
+    """Returns the indices that say the same as `switches`.
+
+    Args:
+      switches: (B, h, w, C), uint8, 0 to 3.
+      index_dtype: int64 or int32.
+
+    Returns:
+      (B * h * w * C, 4), dtype `index_dtype`, columns (batch, y, x, channel).
 
     Raises:
       ValueError: if `index_dtype` is neither.
     """
     index_dtype = as_index_dtype(index_dtype)
-    # The gradient of this operation exists for an int64 argmax only, so the cast comes last.
-    pooled, argmax = tf.nn.max_pool_with_argmax(
-        values,
-        ksize=2,
-        strides=2,
-        padding="VALID",
-        output_dtype=tf.int64,
-        include_batch_in_index=False,
-    )  # both (B, H//2, W//2, C); argmax = (y * W + x) * C + channel
-    _, _, width, channels = tf.unstack(tf.shape(values, out_type=tf.int64))
-    channel = argmax % channels
-    x = argmax // channels % width
-    y = argmax // (channels * width)
-    batch = tf.range(tf.shape(argmax, out_type=tf.int64)[0])
-    batch = tf.broadcast_to(batch[:, tf.newaxis, tf.newaxis, tf.newaxis], tf.shape(argmax))
-    indices = tf.stack([batch, y, x, channel], axis=-1)  # (B, H//2, W//2, C, 4)
-    return pooled, tf.cast(tf.reshape(indices, [-1, 4]), index_dtype)
+    switches = tf.cast(switches, index_dtype)
+    batch, height, width, channels = tf.unstack(tf.shape(switches))
+    batch, y, x, channel = tf.meshgrid(
+        *(tf.range(tf.cast(n, index_dtype)) for n in (batch, height, width, channels)),
+        indexing="ij",
+    )
+    columns = [batch, 2 * y + switches // 2, 2 * x + switches % 2, channel]
+    return tf.reshape(tf.stack(columns, axis=-1), [-1, 4])
 
 
-def unpool(pooled: tf.Tensor, indices: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Puts every value back where its maximum came from, with zeros everywhere else.
+def indices_to_switches(indices: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Returns the switches that say the same as `indices`.
 
     Args:
-      pooled: (B, H//2, W//2, C), any floating dtype; not necessarily the maxima themselves.
-      indices: (B * H//2 * W//2 * C, 4), int64 or int32, from `max_pool_with_indices`.
+      indices: (B * h * w * C, 4), int64 or int32, as `max_pool_with_indices` returns them.
+      shape: (4,), the shape (B, h, w, C) of the pooled map.
+
+    Returns:
+      (B, h, w, C), uint8.
+    """
+    y_and_x = tf.cast(indices[:, 1:3] % 2, tf.uint8)
+    return tf.reshape(2 * y_and_x[:, 0] + y_and_x[:, 1], shape)
+
+
+def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Puts every value back where its maximum came from, with zeros everywhere else.
+
+    The same as `tf.scatter_nd(indices, tf.reshape(pooled, [-1]), shape)` for indices as the
+    functions above return them, in a fraction of the time.
+
+    Args:
+      pooled: (B, h, w, C), any floating dtype; not necessarily the maxima themselves.
+      positions: indices, (B * h * w * C, 4), int64 or int32, or switches, (B, h, w, C), uint8.
       shape: (4,), the shape (B, H, W, C) of the map before pooling.
 
     Returns:
       The map before pooling, (B, H, W, C), dtype of `pooled`.
     """
-    return tf.scatter_nd(indices, tf.reshape(pooled, [-1]), tf.cast(shape, indices.dtype))
+    pooled = tf.convert_to_tensor(pooled)
+    positions = tf.convert_to_tensor(positions)
+    if positions.dtype == tf.uint8:
+        switches = positions
+    else:
+        switches = indices_to_switches(positions, tf.shape(pooled))
+    zero = tf.zeros([], pooled.dtype)
+    upper_left, upper_right, lower_left, lower_right = (
+        tf.where(switches == place, pooled, zero) for place in range(4)
+    )
+    upper = tf.stack([upper_left, upper_right], axis=3)  # (B, h, w, 2, C)
+    lower = tf.stack([lower_left, lower_right], axis=3)
+    windows = tf.stack([upper, lower], axis=2)  # (B, h, 2, w, 2, C)
+    batch, height, width, channels = tf.unstack(tf.shape(pooled))
+    unpooled = tf.reshape(windows, [batch, 2 * height, 2 * width, channels])
+    shape = tf.cast(shape, tf.int32)
+    odd_row, odd_column = shape[1] - 2 * height, shape[2] - 2 * width
+    return tf.pad(unpooled, [[0, 0], [0, odd_row], [0, odd_column], [0, 0]])
+
+
+def _pool_by_row_pairs(values):
+    """Pools each pair of rows as if it were a picture of its own.
+
+    `tf.nn.max_pool_with_argmax` splits its work over the batch alone, so that one picture would
+    keep one core busy. The winners are the same. An argmax counts from the start of its pair, so
+    that int32 never overflows.
+
+    Returns:
+      The maxima, (B, h, w, C), and (y * W + x) * C + channel of each winner in its pair of rows,
+      (B * h, w * C), int32.
+    """
+    batch, height, width, channels = tf.unstack(tf.shape(values))
+    pairs = tf.reshape(values[:, : height // 2 * 2], [batch * (height // 2), 2, width, channels])
+    pooled, argmax = _max_pool_with_argmax(pairs)
+    pooled = tf.reshape(pooled, [batch, height // 2, width // 2, channels])
+    argmax = tf.reshape(argmax, [batch * (height // 2), width // 2 * channels])
+    pooled = tf.ensure_shape(pooled, (values.shape[0], None, None, values.shape[3]))
+    return pooled, argmax
+
+
+@tf.custom_gradient
+def _max_pool_with_argmax(values):
+    """2x2 max pooling with int32 argmax, and the gradient that exists for int64 only."""
+    pooled, argmax = tf.nn.max_pool_with_argmax(
+        values,
+        ksize=2,
+        strides=2,
+        padding="VALID",
+        output_dtype=tf.int32,
+        include_batch_in_index=False,
+    )
+
+    def gradient(upstream, _):
+        # Finds the winners by the same comparisons and lets the gradient through to them.
+        return tf.raw_ops.MaxPoolGrad(
+            orig_input=values,
+            orig_output=pooled,
+            grad=upstream,
+            ksize=[1, 2, 2, 1],
+            strides=[1, 2, 2, 1],
+            padding="VALID",
+        )
+
+    return (pooled, argmax), gradient
+
+
+def _places_in_row_pair(values):
+    """Switch, y, x and channel of each of the 2 * W * C places in a pair of rows, int32."""
+    _, _, width, channels = tf.unstack(tf.shape(values))
+    y, x, channel = (
+        tf.reshape(grid, [-1])
+        for grid in tf.meshgrid(tf.range(2), tf.range(width), tf.range(channels), indexing="ij")
+    )
+    return 2 * y + x % 2, y, x, channel
+
+
+def _batch_and_row(values):
+    """Picture and row of windows of each pair of rows, (B * h,), int32."""
+    batch, height, _, _ = tf.unstack(tf.shape(values))
+    batch, row = tf.meshgrid(tf.range(batch), tf.range(height // 2), indexing="ij")
+    return tf.reshape(batch, [-1]), tf.reshape(row, [-1])
+
+
+@tf.custom_gradient
+def _pool_by_comparison(values):
+    """Finds the winners with operations that XLA has; the comparisons are those of the kernel.
+
+    The gradient is given by hand, since the derived one would carry the ends of these slices over
+    from the forward pass of a loaded model. XLA wants them as constants, takes the picture itself
+    for one then, and compiles anew for each picture.
+    """
+    _, height, width, _ = tf.unstack(tf.shape(values))
+    even = values[:, : height // 2 * 2, : width // 2 * 2]
+    pooled = even[:, ::2, ::2]
+    switches = tf.zeros_like(pooled, tf.uint8)
+    for switch, (dy, dx) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
+        candidate = even[:, dy::2, dx::2]
+        wins = pooled < candidate
+        pooled = tf.where(wins, candidate, pooled)
+        switches = tf.where(wins, tf.constant(switch, tf.uint8), switches)
+
+    def gradient(upstream, _):
+        return unpool(upstream, switches, tf.shape(values))
+
+    return (pooled, switches), gradient

@@ -16,43 +16,50 @@ def save(encoder: Encoder, directory: str) -> None:
 
     The loaded object has
 
-      * `__call__(images)`, as `Encoder.__call__`, and `features(images)`, as `Encoder.features`;
+      * `__call__(images)`, `compact(images)` and `features(images)`, as `Encoder` has them;
       * `variables`, `trainable_variables`, `regularization_losses`: the reusable SavedModel
         interface that `hub.KerasLayer(..., trainable=True)` expects, see
         https://www.tensorflow.org/hub/reusable_saved_models;
-      * the signature `serving_default`: input `images`, outputs `features`, `block1_indices`, ...;
-      * the signature `features`: input `images`, output `features`.
+      * signatures, each with the input `images`: `serving_default` with the outputs `features`,
+        `block1_indices`, ...; `compact` with `features`, `block1_switches`, ...; `features` with
+        `features`.
 
     Args:
       encoder: what to save.
       directory: where to.
     """
-    # The signature makes the loaded object keep one trace for pictures of all sizes.
-    call = tf.function(encoder.__call__, input_signature=[encoder.input_spec])
-    features = tf.function(encoder.features, input_signature=[encoder.input_spec])
 
-    @tf.function(input_signature=[encoder.input_spec])
-    def serve(images):
-        outputs = call(images)
-        if not isinstance(outputs, list):
-            outputs = [outputs]
-        return dict(zip(encoder.output_names, outputs, strict=True))
+    def traced(function):
+        # The signature makes the loaded object keep one trace for pictures of all sizes.
+        return tf.function(function, input_signature=[encoder.input_spec])
 
-    @tf.function(input_signature=[encoder.input_spec])
-    def serve_features(images):
-        return {"features": features(images)}
+    def named(function, names):
+        def serve(images):
+            outputs = function(images)
+            outputs = outputs if isinstance(outputs, list) else [outputs]
+            return dict(zip(names, outputs, strict=True))
+
+        return traced(serve)
+
+    call = traced(encoder.__call__)
+    compact = traced(encoder.compact)
+    features = traced(encoder.features)
 
     # `tf.Module` has `variables` and `trainable_variables` as properties, which a SavedModel does
     # not store; this root holds them as attributes.
     root = tf.train.Checkpoint()
     root.__call__ = call
+    root.compact = compact
     root.features = features
     root.variables = encoder.ordered_variables
     root.trainable_variables = encoder.ordered_variables
     root.regularization_losses = []
-    tf.saved_model.save(
-        root, directory, signatures={"serving_default": serve, "features": serve_features}
-    )
+    signatures = {
+        "serving_default": named(call, encoder.output_names),
+        "compact": named(compact, encoder.compact_output_names),
+        "features": named(features, ["features"]),
+    }
+    tf.saved_model.save(root, directory, signatures=signatures)
     _derive_uuid(os.path.join(directory, "fingerprint.pb"))
 
 

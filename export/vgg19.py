@@ -63,8 +63,13 @@ class Block:
 
     @property
     def indices_name(self) -> str:
-        """The name under which an encoder returns this block's switches."""
+        """The name under which an encoder returns where this block's maxima came from."""
         return f"block{self.number}_indices"
+
+    @property
+    def switches_name(self) -> str:
+        """The name of the same in its compact form."""
+        return f"block{self.number}_switches"
 
 
 def blocks_up_to(layer: str) -> tuple[Block, ...]:

@@ -64,6 +64,11 @@ def load(source: str, layer: str, seed: int = 0) -> Weights:
 
 def _imagenet(convolutions):
     """Keras' ImageNet weights, by Keras' own download, checksum, cache and progress bar."""
+    if keras.config.floatx() != "float32":
+        raise ValueError(
+            f"Keras is set to {keras.config.floatx()} weights: set `floatx` to float32 in its "
+            "keras.json."
+        )
     try:
         model = keras.applications.VGG19(include_top=False, weights="imagenet")
     except Exception as error:  # Keras raises a bare Exception when a download fails.
@@ -127,32 +132,40 @@ def _read_convolution(path, root, convolution):
     where = f"weights file {path}, layer {convolution.name}"
     shapes = (convolution.kernel_shape, (convolution.out_channels,))
     try:
-        if convolution.name not in root:
-            held = ", ".join(root) or "nothing"
-            raise ValueError(
-                f"{where}: missing. The file must be in the layout of Keras' published VGG19 "
-                f"files and hold every layer up to the one asked for. It holds: {held}."
-            )
-        group = root[convolution.name]
-        # Names differ between versions of Keras (`block1_conv1_W_1:0`, `block1_conv1/kernel:0`);
-        # the order, kernel before bias, does not.
-        names = [
-            name.decode() if isinstance(name, bytes) else name
-            for name in group.attrs.get("weight_names", ())
-        ]
-        arrays = [group[name] for name in names]
-        found = tuple(getattr(array, "shape", None) for array in arrays)
-        if found != shapes:
-            raise ValueError(
-                f"{where}: kernel and bias must have the shapes {shapes[0]} and {shapes[1]}. "
-                f"Received: {', '.join(map(str, found)) or 'no weights'}."
-            )
-        kernel, bias = (np.asarray(array[()], np.float32) for array in arrays)
-    except (KeyError, OSError, RuntimeError, TypeError, UnicodeDecodeError) as error:
+        held = tuple(root)
+        if convolution.name in held:
+            group = root[convolution.name]
+            # Names differ between versions of Keras (`block1_conv1_W_1:0`,
+            # `block1_conv1/kernel:0`); the order, kernel before bias, does not.
+            arrays = [group[name] for name in group.attrs.get("weight_names", ())]
+            found = tuple(getattr(array, "shape", None) for array in arrays)
+            dtypes = [getattr(array, "dtype", None) for array in arrays]
+            # What does not fit is not read: it might be of any size.
+            if found == shapes:
+                arrays = [array[()] for array in arrays]
+    except Exception as error:  # h5py raises nearly everything when a file is damaged.
         raise ValueError(
             f"{where}: unreadable ({_one_line(error)}). The file is damaged or not in "
             "the layout of Keras' published VGG19 files."
         ) from error
+    if convolution.name not in held:
+        raise ValueError(
+            f"{where}: missing. The file must be in the layout of Keras' published VGG19 "
+            "files and hold every layer up to the one asked for. It holds: "
+            f"{', '.join(map(str, held)) or 'nothing'}."
+        )
+    if found != shapes:
+        raise ValueError(
+            f"{where}: kernel and bias must have the shapes {shapes[0]} and {shapes[1]}. "
+            f"Received: {', '.join(map(str, found)) or 'no weights'}."
+        )
+    if any(dtype.kind != "f" for dtype in dtypes):
+        raise ValueError(
+            f"{where}: kernel and bias must be floating point. "
+            f"Received: {', '.join(map(str, dtypes))}."
+        )
+    with np.errstate(over="ignore"):  # What float32 cannot hold becomes infinite: refused below.
+        kernel, bias = (np.asarray(array, np.float32) for array in arrays)
     for name, values in (("kernel", kernel), ("bias", bias)):
         if not np.isfinite(values).all():
             raise ValueError(
