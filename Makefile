@@ -14,6 +14,7 @@ WEIGHTS ?=
 SEED ?=
 DATASET ?=
 INDEX_DTYPE ?=
+POOLING ?=
 OUTPUT_DIR ?=
 PUBLISHER ?=
 MODEL_VERSION ?=
@@ -26,6 +27,7 @@ EXPORT_FLAGS = --overwrite=$(OVERWRITE) \
 	$(if $(SEED),--seed='$(SEED)') \
 	$(if $(DATASET),--dataset='$(DATASET)') \
 	$(if $(INDEX_DTYPE),--index_dtype='$(INDEX_DTYPE)') \
+	$(if $(POOLING),--pooling='$(POOLING)') \
 	$(if $(OUTPUT_DIR),--output_dir='$(OUTPUT_DIR)') \
 	$(if $(PUBLISHER),--publisher='$(PUBLISHER)') \
 	$(if $(MODEL_VERSION),--model_version='$(MODEL_VERSION)') \

@@ -37,6 +37,12 @@ flags.DEFINE_string(
     "What the weights of a file were trained on, as a dataset tag of the hub, for the card.",
 )
 flags.DEFINE_enum("index_dtype", "int64", ["int64", "int32"], "The dtype of the index tuples.")
+flags.DEFINE_enum(
+    "pooling",
+    "argmax",
+    ["argmax", "xla"],
+    "What finds the maxima: tf.nn.max_pool_with_argmax, or operations that XLA can compile.",
+)
 flags.DEFINE_string("output_dir", "dist", "The folder in which the artifact's folder is made.")
 flags.DEFINE_string("publisher", "emilutz", "The publisher's name on the hub, for the card.")
 flags.DEFINE_integer("model_version", 1, "The module's version, for the card.", lower_bound=1)
@@ -106,8 +112,11 @@ def build() -> str:
         print(f"weights: {FLAGS.weights}", flush=True)
         loaded = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
 
-        print(f"encoder: {FLAGS.layer}, {FLAGS.index_dtype} indices", flush=True)
-        encoder = Encoder(FLAGS.layer, loaded.layers, FLAGS.index_dtype)
+        print(
+            f"encoder: {FLAGS.layer}, {FLAGS.index_dtype} indices, {FLAGS.pooling} pooling",
+            flush=True,
+        )
+        encoder = Encoder(FLAGS.layer, loaded.layers, FLAGS.index_dtype, FLAGS.pooling)
 
         print("archive: SavedModel, encoder.tar.gz", flush=True)
         saved_model.save(encoder, path["saved_model"])
@@ -118,6 +127,7 @@ def build() -> str:
         text = card.render(
             layer=FLAGS.layer,
             index_dtype=FLAGS.index_dtype,
+            pooling=FLAGS.pooling,
             weights=loaded,
             archive=path["encoder.tar.gz"],
             publisher=FLAGS.publisher,

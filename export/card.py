@@ -50,6 +50,7 @@ def render(
     *,
     layer: str,
     index_dtype: str,
+    pooling: str,
     weights: Weights,
     archive: str,
     publisher: str,
@@ -62,6 +63,7 @@ def render(
     Args:
       layer: one of `vgg19.LAYERS`.
       index_dtype: "int64" or "int32".
+      pooling: what finds the maxima, "argmax" or "xla".
       weights: what the encoder was built from.
       archive: path of the finished archive; its size and SHA-256 go into the card.
       publisher: the hub's name for the publisher: lower-case letters, digits, hyphens.
@@ -87,6 +89,7 @@ def render(
         name=vgg19.encoder_name(layer),
         model_version=model_version,
         layer=layer,
+        pooling=pooling,
         channels=blocks[-1].channels,
         pooled=[block for block in blocks if block.pooled],
         downsampling=vgg19.downsampling(layer),

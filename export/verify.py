@@ -148,17 +148,25 @@ def _loads(subject):
 
 def _signatures(subject):
     signatures = subject.loaded.signatures
-    _expect(set(signatures) == {"serving_default", "features"}, f"signatures {sorted(signatures)}")
-    serving = signatures["serving_default"].structured_outputs
-    dtypes = {spec.dtype.name for name, spec in serving.items() if name != "features"}
+    dtypes = {
+        spec.dtype.name
+        for name, spec in signatures["serving_default"].structured_outputs.items()
+        if name != "features"
+    }
     _expect(len(dtypes) <= 1 and dtypes <= {"int64", "int32"}, f"index dtypes {sorted(dtypes)}")
     subject.index_dtype = dtypes.pop() if dtypes else "int64"
-    rows = card.outputs(subject.layer, subject.index_dtype)
-    expected = {row["name"]: _static_spec(row, subject.blocks[-1].channels) for row in rows}
-    for name, outputs in (
-        ("serving_default", expected),
-        ("features", {"features": expected["features"]}),
-    ):
+    features = {"features": ("float32", (None, None, None, subject.blocks[-1].channels))}
+    indices = {b.indices_name: (subject.index_dtype, (None, 4)) for b in subject.pooled_blocks}
+    switches = {
+        b.switches_name: ("uint8", (None, None, None, b.channels)) for b in subject.pooled_blocks
+    }
+    promised = {
+        "serving_default": {**features, **indices},
+        "compact": {**features, **switches},
+        "features": features,
+    }
+    _expect(set(signatures) == set(promised), f"signatures {sorted(signatures)}")
+    for name, outputs in promised.items():
         (_, inputs) = signatures[name].structured_input_signature
         found = {key: (spec.dtype.name, tuple(spec.shape)) for key, spec in inputs.items()}
         _expect(found == {"images": ("float32", (None, None, None, 3))}, f"{name} takes {found}")
@@ -167,13 +175,7 @@ def _signatures(subject):
             for key, spec in signatures[name].structured_outputs.items()
         }
         _expect(found == outputs, f"{name} returns {found}, not {outputs}")
-    return f"serving_default: images -> {', '.join(expected)}; features: images -> features"
-
-
-def _static_spec(row, channels):
-    if row["name"] == "features":
-        return row["dtype"], (None, None, None, channels)
-    return row["dtype"], (None, 4)
+    return "; ".join(f"{name}: images -> {', '.join(promised[name])}" for name in promised)
 
 
 def _variables(subject):
@@ -218,8 +220,27 @@ def _outputs(subject):
             _expect(_equal(served[key], output), f"{name}: {key} of serving_default differs")
         alone = subject.loaded.signatures["features"](images=tf.constant(images))["features"]
         _expect(_close(alone, outputs[0]), f"{name}: the signature features differs")
+        _check_compact(subject, name, images, outputs)
         sizes.append(name)
     return f"shapes and dtypes as promised, also by signature, for {', '.join(sizes)}"
+
+
+def _check_compact(subject, name, images, outputs):
+    """Holds the method and the signature `compact` against the outputs of a call."""
+    served = subject.loaded.signatures["compact"](images=tf.constant(images))
+    compact = subject.loaded.compact(tf.constant(images))
+    features, *switches = compact if isinstance(compact, list) else [compact]
+    _expect(_close(features, outputs[0]), f"{name}: features of compact differ")
+    _expect(_equal(served["features"], features), f"{name}: the signature compact differs")
+    batch, height, width, _ = images.shape
+    for block, found, rows in zip(subject.pooled_blocks, switches, outputs[1:], strict=True):
+        height, width = height // 2, width // 2
+        rows = rows.numpy()
+        expected = (2 * (rows[:, 1] % 2) + rows[:, 2] % 2).astype(np.uint8)
+        expected = expected.reshape(batch, height, width, block.channels)
+        where = f"{name}: {block.switches_name}"
+        _expect(_equal(found, expected), f"{where} do not say the same as the indices")
+        _expect(_equal(served[block.switches_name], found), f"{where} of the signature differ")
 
 
 def _features_and_indices(subject):
@@ -341,6 +362,7 @@ def _errors(subject):
     calls = {
         "the call": subject.loaded,
         "serving_default": lambda images: signatures["serving_default"](images=images),
+        "the signature compact": lambda images: signatures["compact"](images=images),
         "the signature features": lambda images: signatures["features"](images=images),
     }
     for what, images, received, needed in cases:

@@ -28,6 +28,7 @@ def render(archive, layer="block5_conv2", source="random", **changes):
     arguments = {
         "layer": layer,
         "index_dtype": "int64",
+        "pooling": "argmax",
         "weights": SOURCES[source],
         "archive": archive,
         "publisher": "emilutz",
@@ -103,6 +104,14 @@ def test_a_card_says_where_the_weights_come_from(archive):
     stated = render(archive, source="file", dataset="imagenet-ilsvrc-2012-cls")
     assert "<!-- dataset: imagenet-ilsvrc-2012-cls -->" in stated
     assert "The publisher states" in stated
+
+
+def test_a_card_says_how_it_gets_on_with_xla(archive):
+    assert "which XLA cannot compile" in render(archive)
+    xla = render(archive, pooling="xla")
+    check(xla, archive)
+    assert "may stand inside `tf.function(jit_compile=True)`" in xla
+    assert "cannot compile" not in xla
 
 
 def test_publisher_version_and_url_come_from_the_flags(archive):

@@ -149,15 +149,35 @@ def serve_other_features(root, signatures):
     )
 
 
+def mirror_switches(root, signatures):
+    compact = root.compact
+    root.compact = tf.function(
+        lambda images: [compact(images)[0], *(3 - s for s in compact(images)[1:])],
+        input_signature=compact.input_signature,
+    )
+
+
+def serve_other_switches(root, signatures):
+    serve = signatures["compact"]
+
+    def served(images):
+        outputs = serve(images)
+        return {**outputs, "block2_switches": 3 - outputs["block2_switches"]}
+
+    signatures["compact"] = tf.function(served, input_signature=serve.input_signature)
+
+
 @pytest.mark.parametrize(
     ("tamper", "check", "words"),
     [
-        (drop_features, "signatures", "signatures ['serving_default']"),
+        (drop_features, "signatures", "signatures ['compact', 'serving_default']"),
         (rename_output, "signatures", "indices1"),
         (freeze_a_variable, "variables", "trainable_variables are"),
         (add_a_loss, "variables", "regularization_losses are"),
         (return_a_tuple, "outputs", "a call returns a"),
         (serve_other_features, "outputs", "the signature features differs"),
+        (mirror_switches, "outputs", "block1_switches do not say the same as the indices"),
+        (serve_other_switches, "outputs", "block2_switches of the signature differ"),
     ],
 )
 def test_a_wrong_interface_is_found(make_archive, tamper, check, words):
@@ -179,7 +199,7 @@ def test_weights_that_are_not_finite_are_found(make_archive):
 _original = pooling.max_pool_with_indices
 
 
-def last_wins(values, index_dtype):
+def last_wins(values, index_dtype, engine):
     """Pools the map upside down and mirrored, so that the last of a tie wins."""
     _, height, width, _ = tf.unstack(tf.shape(values))
     even = values[:, : height // 2 * 2, : width // 2 * 2]
@@ -193,8 +213,8 @@ def last_wins(values, index_dtype):
 
 
 def change_indices(change):
-    def pool(values, index_dtype):
-        pooled, indices = _original(values, index_dtype)
+    def pool(values, index_dtype, engine):
+        pooled, indices = _original(values, index_dtype, engine)
         return pooled, change(indices)
 
     return pool
@@ -262,8 +282,8 @@ def test_indices_that_leave_the_map_for_nan_are_found(make_archive):
 
 
 def test_a_variable_without_gradient_is_found(make_archive, monkeypatch):
-    def pool(values, index_dtype):
-        pooled, indices = _original(values, index_dtype)
+    def pool(values, index_dtype, engine):
+        pooled, indices = _original(values, index_dtype, engine)
         return tf.stop_gradient(pooled), indices
 
     monkeypatch.setattr(pooling, "max_pool_with_indices", pool)
