@@ -33,7 +33,7 @@ EXPORT_FLAGS = --overwrite=$(OVERWRITE) \
 	$(if $(MODEL_VERSION),--model_version='$(MODEL_VERSION)') \
 	$(if $(ASSET_URL),--asset_url='$(ASSET_URL)')
 
-.PHONY: help export demo test lint lock clean
+.PHONY: help export demo test bench lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ demo: $(VENV)/installed  ## the whole job without a download: seeded weights, a 
 
 test: $(VENV)/installed  ## run the tests
 	$(RUN) -m pytest $(PYTEST_FLAGS)
+
+bench: $(VENV)/installed  ## measure what the positions cost, and write docs/performance.md
+	$(RUN) bench.py $(BENCH_FLAGS)
 
 lint: $(VENV)/installed  ## check style and formatting
 	$(VENV)/bin/ruff check .

@@ -44,18 +44,19 @@ def build(run_command, tmp_path_factory):
     """Builds an artifact with build_encoder.py and returns its folder; each one only once."""
 
     @functools.cache
-    def run(layer, index_dtype):
-        output_dir = tmp_path_factory.mktemp(f"{layer}_{index_dtype}")
+    def run(layer, index_dtype, pooling):
+        output_dir = tmp_path_factory.mktemp(f"{layer}_{index_dtype}_{pooling}")
         return output_dir, run_command(
             "build_encoder.py",
             "--weights=random",
             f"--layer={layer}",
             f"--index_dtype={index_dtype}",
+            f"--pooling={pooling}",
             f"--output_dir={output_dir}",
         )
 
-    def build(layer, index_dtype="int64"):
-        output_dir, result = run(layer, index_dtype)
+    def build(layer, index_dtype="int64", pooling="argmax"):
+        output_dir, result = run(layer, index_dtype, pooling)
         assert result.returncode == 0, result.stdout + result.stderr
         return output_dir / f"vgg19-{layer.replace('_', '-')}"
 
@@ -67,9 +68,10 @@ def saved_model(build, tmp_path_factory):
     """Builds an artifact and returns the folder of its unpacked SavedModel; each one only once."""
 
     @functools.cache
-    def unpack(layer, index_dtype="int64"):
+    def unpack(layer, index_dtype="int64", pooling="argmax"):
         directory = tmp_path_factory.mktemp("saved_model")
-        archive.unpack(str(build(layer, index_dtype) / "encoder.tar.gz"), str(directory))
+        path = build(layer, index_dtype, pooling) / "encoder.tar.gz"
+        archive.unpack(str(path), str(directory))
         return str(directory)
 
     return unpack

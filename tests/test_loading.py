@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras
 
-from export import vgg19, weights
+from export import pooling, vgg19, weights
 from export.encoder import Encoder
 
 FLAGSHIP = "block5_conv2"
@@ -50,6 +50,25 @@ def test_the_features_method_and_signature_return_the_features_alone(saved_model
     outputs = loaded.signatures["features"](images=tf.constant(images))
     assert list(outputs) == ["features"]
     assert_outputs([outputs["features"]], expected[:1])
+
+
+def test_the_compact_switches_make_the_tuples_of_the_call(saved_model, images, expected):
+    loaded = tf.saved_model.load(saved_model(FLAGSHIP))
+    features, *switches = loaded.compact(images)
+    assert [s.dtype for s in switches] == [tf.uint8] * 4
+    assert [tuple(s.shape) for s in switches] == [
+        (2, 16, 24, 64),
+        (2, 8, 12, 128),
+        (2, 4, 6, 256),
+        (2, 2, 3, 512),
+    ]
+    indices = [pooling.switches_to_indices(s) for s in switches]
+    assert_outputs([features, *indices], expected)
+
+    served = loaded.signatures["compact"](images=tf.constant(images))
+    assert set(served) == {"features", *(f"block{k}_switches" for k in range(1, 5))}
+    for k, block_switches in enumerate(switches, start=1):
+        np.testing.assert_array_equal(served[f"block{k}_switches"], block_switches)
 
 
 def test_the_features_signature_computes_no_indices(saved_model):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
+from bench import straightforward_pool
 from export import pooling
 from tests import oracle
 
@@ -18,6 +19,7 @@ NAN, INF = math.nan, math.inf
 PROPERTY = hypothesis.settings(derandomize=True, deadline=None, max_examples=100)
 
 INDEX_DTYPES = st.sampled_from([tf.int64, tf.int32])
+ENGINES = st.sampled_from(pooling.ENGINES)
 
 # Subnormal numbers are left out: TensorFlow's threads take them for zero, NumPy does not.
 FINITE = st.floats(width=32, allow_subnormal=False, allow_nan=False, allow_infinity=False)
@@ -89,13 +91,17 @@ def normal(shape, seed=0):
     ],
 )
 @pytest.mark.parametrize("channels", [1, 8])  # TensorFlow may vectorise over the channels.
-def test_the_winner_of_one_window(window, value, y, x, channels):
+@pytest.mark.parametrize("engine", pooling.ENGINES)
+def test_the_winner_of_one_window(window, value, y, x, channels, engine):
     values = np.repeat(np.array(window, np.float32).reshape(1, 2, 2, 1), channels, axis=-1)
 
-    pooled, indices = pooling.max_pool_with_indices(tf.constant(values))
+    pooled, indices = pooling.max_pool_with_indices(tf.constant(values), engine=engine)
+    again, switches = pooling.max_pool_with_switches(tf.constant(values), engine=engine)
 
     np.testing.assert_array_equal(pooled, np.full((1, 1, 1, channels), value, np.float32))
     np.testing.assert_array_equal(indices, [(0, y, x, c) for c in range(channels)])
+    np.testing.assert_array_equal(again, pooled)
+    np.testing.assert_array_equal(switches, np.full((1, 1, 1, channels), 2 * y + x))
 
 
 # Two pictures of 3 rows, 5 columns and 2 channels. The last row and column belong to no window:
@@ -164,17 +170,70 @@ def test_the_oracle_gives_the_answers_worked_out_by_hand():
 # --- Properties of any map.
 
 
-@hypothesis.given(maps(), INDEX_DTYPES)
+@hypothesis.given(maps(), INDEX_DTYPES, ENGINES)
 @PROPERTY
-def test_values_and_tuples_equal_the_oracles(values, index_dtype):
+def test_values_and_tuples_equal_the_oracles(values, index_dtype, engine):
     expected_pooled, expected_indices = oracle.max_pool_with_indices(values)
 
-    pooled, indices = pooling.max_pool_with_indices(tf.constant(values), index_dtype)
+    pooled, indices = pooling.max_pool_with_indices(tf.constant(values), index_dtype, engine)
 
     np.testing.assert_array_equal(pooled, expected_pooled)
     np.testing.assert_array_equal(indices, expected_indices)
     assert pooled.dtype == tf.float32
     assert indices.dtype == index_dtype
+
+
+@hypothesis.given(maps(), INDEX_DTYPES, ENGINES)
+@PROPERTY
+def test_values_and_tuples_equal_those_of_the_straightforward_graph(values, index_dtype, engine):
+    expected_pooled, expected_indices = straightforward_pool(tf.constant(values), index_dtype)
+
+    pooled, indices = pooling.max_pool_with_indices(tf.constant(values), index_dtype, engine)
+
+    np.testing.assert_array_equal(pooled, expected_pooled)
+    np.testing.assert_array_equal(indices, expected_indices)
+
+
+@hypothesis.given(maps(), INDEX_DTYPES, ENGINES)
+@PROPERTY
+def test_switches_say_the_same_as_tuples(values, index_dtype, engine):
+    expected_pooled, indices = pooling.max_pool_with_indices(tf.constant(values), index_dtype)
+
+    pooled, switches = pooling.max_pool_with_switches(tf.constant(values), engine)
+
+    assert switches.dtype == tf.uint8
+    assert switches.shape == pooled.shape
+    np.testing.assert_array_equal(pooled, expected_pooled)
+    made = pooling.switches_to_indices(switches, index_dtype)
+    assert made.dtype == index_dtype
+    np.testing.assert_array_equal(made, indices)
+    back = pooling.indices_to_switches(indices, tf.shape(pooled))
+    assert back.dtype == tf.uint8
+    np.testing.assert_array_equal(back, switches)
+
+
+@hypothesis.given(maps(), ENGINES)
+@PROPERTY
+def test_unpooling_from_switches_is_unpooling_from_tuples(values, engine):
+    pooled, switches = pooling.max_pool_with_switches(tf.constant(values), engine)
+    own = tf.Variable(normal(pooled.shape, seed=1))
+    with tf.GradientTape() as tape:
+        unpooled = pooling.unpool(own, switches, tf.shape(values))
+    upstream = normal(values.shape, seed=2)
+    gradient = tape.gradient(unpooled, own, output_gradients=tf.constant(upstream))
+
+    _, indices = oracle.max_pool_with_indices(values)
+    np.testing.assert_array_equal(unpooled, oracle.unpool(own.numpy(), indices, values.shape))
+    np.testing.assert_array_equal(gradient, upstream[tuple(indices.T)].reshape(pooled.shape))
+
+
+def test_tuples_of_places_beyond_a_byte_make_the_right_switches():
+    values = normal((1, 2, 1500, 1))
+    pooled, indices = pooling.max_pool_with_indices(tf.constant(values))
+    _, switches = pooling.max_pool_with_switches(tf.constant(values))
+
+    assert int(tf.reduce_max(indices)) > 1024
+    np.testing.assert_array_equal(pooling.indices_to_switches(indices, tf.shape(pooled)), switches)
 
 
 @hypothesis.given(maps(), INDEX_DTYPES)
@@ -234,18 +293,19 @@ def test_unpool_is_the_scatter_of_the_contract(values, index_dtype, shape_dtype)
 # --- Gradients.
 
 
-@hypothesis.given(maps(FINITE), INDEX_DTYPES)
+@hypothesis.given(maps(FINITE), INDEX_DTYPES, ENGINES)
 @PROPERTY
-def test_the_gradient_of_pooling_goes_to_the_winners_only(values, index_dtype):
+def test_the_gradient_of_pooling_goes_to_the_winners_only(values, index_dtype, engine):
     variable = tf.Variable(values)
     with tf.GradientTape(persistent=True) as tape:
-        pooled, _ = pooling.max_pool_with_indices(variable, index_dtype)
+        pooled, _ = pooling.max_pool_with_indices(variable, index_dtype, engine)
         plain = pooling.max_pool(variable)
+        compact, _ = pooling.max_pool_with_switches(variable, engine)
     upstream = normal(pooled.shape, seed=2)
 
     _, winners = oracle.max_pool_with_indices(values)
     expected = oracle.unpool(upstream, winners, values.shape)
-    for target in (pooled, plain):
+    for target in (pooled, plain, compact):
         gradient = tape.gradient(target, variable, output_gradients=tf.constant(upstream))
         np.testing.assert_array_equal(gradient, expected)
 
@@ -317,3 +377,23 @@ def test_another_index_dtype_is_refused(index_dtype):
     message = f"`index_dtype` must be int64 or int32. Received: {name}."
     with pytest.raises(ValueError, match=re.escape(message)):
         pooling.max_pool_with_indices(tf.constant(ODD_MAP), index_dtype)
+
+
+@pytest.mark.parametrize("pool", [pooling.max_pool_with_indices, pooling.max_pool_with_switches])
+def test_another_engine_is_refused(pool):
+    with pytest.raises(ValueError, match=r"`engine` must be one of argmax, xla. Received: 'cuda'"):
+        pool(tf.constant(ODD_MAP), engine="cuda")
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 1, 3), (1, 3, 1, 1)])
+@pytest.mark.parametrize("engine", pooling.ENGINES)
+def test_a_map_without_windows_gives_nothing(shape, engine):
+    values = tf.ones(shape)
+
+    pooled, indices = pooling.max_pool_with_indices(values, engine=engine)
+    _, switches = pooling.max_pool_with_switches(values, engine=engine)
+
+    assert pooled.shape == switches.shape == (shape[0], shape[1] // 2, shape[2] // 2, shape[3])
+    assert indices.shape == (0, 4)
+    np.testing.assert_array_equal(pooling.unpool(pooled, indices, shape), np.zeros(shape))
+    np.testing.assert_array_equal(pooling.unpool(pooled, switches, shape), np.zeros(shape))

@@ -1,0 +1,415 @@
+"""Measures what the positions cost: time, memory, growth, start-up, each against the plain trunk.
+
+    python bench.py
+
+prints the tables, and writes them with the plot into docs/performance.md and docs/performance.png.
+Everything in one table is measured in turn, round by round, and compared by medians, so that a
+noisy or slow machine changes the times more than the ratios. PyTorch joins in if it is installed.
+"""
+
+import concurrent.futures
+import contextlib
+import importlib.util
+import itertools
+import multiprocessing
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+
+from absl import app, flags, logging
+
+from export import vgg19
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which the encoders end.")
+flags.DEFINE_integer("rounds", 7, "How often each thing is timed.", lower_bound=1)
+flags.DEFINE_integer("side", 512, "The side of a picture, for the tables of times.")
+flags.DEFINE_list("growth", "128,256,512,1024,2048", "The sides of pictures, for the plot.")
+flags.DEFINE_string("output_dir", "docs", "The folder of performance.md and performance.png.")
+
+BEGIN, END = "<!-- bench begins -->", "<!-- bench ends -->"
+
+
+def main(argv):
+    del argv
+    logging.set_verbosity(logging.WARNING)
+    sides = [int(side) for side in FLAGS.growth]
+    with tempfile.TemporaryDirectory() as directory:
+        models = save_models(directory)
+        sections = [
+            ("Encoder", encoder_table(models, FLAGS.side, 1)),
+            ("Encoder, a batch", encoder_table(models, FLAGS.side // 2, 8)),
+            ("Encoder under XLA", xla_table(models, FLAGS.side)),
+            ("Pooling alone", pooling_table(FLAGS.side)),
+            ("Unpooling alone", unpooling_table(FLAGS.side)),
+            ("Start-up", startup_table(models)),
+        ]
+        growth = measure_growth(models, sides)
+    sections += [
+        ("Memory", memory_table(growth, sides[-1])),
+        ("Growth", growth_table(growth)),
+    ]
+    text = f"{machine()}\n"
+    for title, table in sections:
+        text += f"\n### {title}\n\n{table}\n"
+    write(text, growth)
+
+
+# Models
+
+
+def straightforward_pool(values, index_dtype):
+    """The graph that one writes first: argmax of the whole map, divided into its columns.
+
+    Args:
+      values: (B, H, W, C), float32.
+      index_dtype: int64 or int32.
+
+    Returns:
+      What `pooling.max_pool_with_indices` returns.
+    """
+    import tensorflow as tf
+
+    pooled, argmax = tf.nn.max_pool_with_argmax(values, 2, 2, "VALID", output_dtype=tf.int64)
+    _, _, width, channels = tf.unstack(tf.shape(values, out_type=tf.int64))
+    batch = tf.range(tf.shape(argmax, out_type=tf.int64)[0])
+    columns = [
+        tf.broadcast_to(batch[:, None, None, None], tf.shape(argmax)),
+        argmax // (width * channels),
+        argmax // channels % width,
+        argmax % channels,
+    ]
+    return pooled, tf.cast(tf.reshape(tf.stack(columns, axis=-1), [-1, 4]), index_dtype)
+
+
+def save_models(directory):
+    """Saves one encoder of each kind, seeded; returns {kind: folder}."""
+    from export import saved_model, weights
+    from export.encoder import Encoder
+
+    class Straightforward(Encoder):
+        def __call__(self, images):
+            return self._with_positions(
+                images, lambda values: straightforward_pool(values, self.index_dtype)
+            )
+
+    layers = weights.load("random", FLAGS.layer, seed=0).layers
+    models = {
+        "straightforward": Straightforward(FLAGS.layer, layers),
+        "int64": Encoder(FLAGS.layer, layers),
+        "int32": Encoder(FLAGS.layer, layers, "int32"),
+        "xla": Encoder(FLAGS.layer, layers, engine="xla"),
+    }
+    folders = {kind: os.path.join(directory, kind) for kind in models}
+    for kind, model in models.items():
+        saved_model.save(model, folders[kind])
+    return folders
+
+
+# Tables of times
+
+
+def encoder_table(models, side, batch):
+    import tensorflow as tf
+
+    loaded = {kind: tf.saved_model.load(folder) for kind, folder in models.items()}
+    images = tf.random.stateless_uniform((batch, side, side, 3), (0, 0), 0, 255)
+    names = {
+        "plain trunk, no positions (`features`)": loaded["int64"].features,
+        "straightforward graph, int64": loaded["straightforward"],
+        "indices, int64": loaded["int64"],
+        "indices, int32": loaded["int32"],
+        "switches (`compact`)": loaded["int64"].compact,
+        "`--pooling=xla`, without XLA, int64": loaded["xla"],
+    }
+    times = time_in_turn({name: lambda f=f: f(images) for name, f in names.items()})
+    return times_table(times, f"{FLAGS.layer}, {batch}x{side}x{side}x3")
+
+
+def xla_table(models, side):
+    import tensorflow as tf
+
+    model = tf.saved_model.load(models["xla"])
+    images = tf.random.stateless_uniform((1, side, side, 3), (0, 0), 0, 255)
+    functions = {
+        "plain trunk, no positions (`features`)": model.features,
+        "`--pooling=xla`, int64": model,
+        "`--pooling=xla`, switches (`compact`)": model.compact,
+    }
+    compiled = {
+        name: tf.function(lambda x, f=f: f(x), jit_compile=True) for name, f in functions.items()
+    }
+    times = time_in_turn({name: lambda f=f: f(images) for name, f in compiled.items()})
+    return times_table(times, f"{FLAGS.layer}, 1x{side}x{side}x3, `jit_compile=True`")
+
+
+def pooling_table(side):
+    import tensorflow as tf
+
+    from export import pooling
+
+    values = tf.random.stateless_normal((1, side, side, 64), (0, 0))
+    spec = [tf.TensorSpec((None, None, None, 64), tf.float32)]
+    functions = {
+        "straightforward graph, int64": lambda v: straightforward_pool(v, tf.int64),
+        "plain max pooling": pooling.max_pool,
+        "indices, int64": pooling.max_pool_with_indices,
+        "indices, int32": lambda v: pooling.max_pool_with_indices(v, tf.int32),
+        "switches": pooling.max_pool_with_switches,
+    }
+    graphs = {name: tf.function(f, input_signature=spec) for name, f in functions.items()}
+    calls = {name: lambda f=f: f(values) for name, f in graphs.items()}
+    compiled = tf.function(
+        lambda v: pooling.max_pool_with_indices(v, engine="xla"), jit_compile=True
+    )
+    calls["indices, int64, `xla` under XLA"] = lambda: compiled(values)
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        tensor = torch.from_numpy(values.numpy()).permute(0, 3, 1, 2).contiguous()
+        calls[f"PyTorch {torch.__version__}, flat indices only"] = lambda: (
+            torch.nn.functional.max_pool2d(tensor, 2, return_indices=True)
+        )
+    return times_table(time_in_turn(calls), f"1x{side}x{side}x64 to 1x{side // 2}x{side // 2}x64")
+
+
+def unpooling_table(side):
+    import tensorflow as tf
+
+    from export import pooling
+
+    values = tf.random.stateless_normal((1, side, side, 64), (0, 0))
+    pooled, indices = pooling.max_pool_with_indices(values)
+    _, switches = pooling.max_pool_with_switches(values)
+
+    @tf.function
+    def scatter(pooled, indices):
+        shape = tf.constant([1, side, side, 64], indices.dtype)
+        return tf.scatter_nd(indices, tf.reshape(pooled, [-1]), shape)
+
+    unpool = tf.function(pooling.unpool)
+    shape = tf.shape(values)
+    calls = {
+        "`tf.scatter_nd`": lambda: scatter(pooled, indices),
+        "`unpool`, from int64 indices": lambda: unpool(pooled, indices, shape),
+        "`unpool`, from switches": lambda: unpool(pooled, switches, shape),
+    }
+    return times_table(time_in_turn(calls), f"1x{side // 2}x{side // 2}x64 to 1x{side}x{side}x64")
+
+
+def time_in_turn(calls):
+    """Calls each of `calls` once per round, after one round to warm up; returns their seconds."""
+    times = {name: [] for name in calls}
+    for i in range(FLAGS.rounds + 1):
+        for name, call in calls.items():
+            progress(f"round {i} of {FLAGS.rounds}: {name}")
+            start = time.perf_counter()
+            call()
+            if i:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def times_table(times, title):
+    """A Markdown table of medians and of their ratios to the first row's."""
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    first = next(iter(medians))
+    rows = [f"| {title} | median, ms | ratio |", "|---|---:|---:|"]
+    for name, seconds in medians.items():
+        rows.append(f"| {name} | {seconds * 1e3:.1f} | {seconds / medians[first]:.2f} |")
+    return "\n".join(rows)
+
+
+# What needs a fresh process: memory and start-up
+
+
+def in_fresh_process(function, *arguments):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure_startup(folder):
+    """Seconds of import, load, first and second call, in a process that did nothing before."""
+    start = time.perf_counter()
+    import tensorflow as tf
+    import tensorflow_hub  # noqa: F401
+
+    imported = time.perf_counter()
+    model = tf.saved_model.load(folder)
+    loaded = time.perf_counter()
+    times = [imported - start, loaded - imported]
+    for side in (256, 256, 272):
+        images = tf.zeros((1, side, side, 3))
+        before = time.perf_counter()
+        model(images)
+        times.append(time.perf_counter() - before)
+    return times
+
+
+def startup_table(models):
+    kinds = ("straightforward", "int64")
+    times = {kind: [] for kind in kinds}
+    for _, kind in itertools.product(range(3), kinds):
+        progress(f"start-up: {kind}")
+        times[kind].append(in_fresh_process(measure_startup, models[kind]))
+    steps = [
+        "import tensorflow and tensorflow_hub",
+        "load the SavedModel",
+        "first call, 256x256",
+        "second call, 256x256",
+        "first call of another size, 272x272",
+    ]
+    rows = ["| median of 3 fresh processes, s | straightforward | ours |", "|---|---:|---:|"]
+    for i, step in enumerate(steps):
+        medians = [statistics.median(run[i] for run in times[kind]) for kind in kinds]
+        rows.append(f"| {step} | {medians[0]:.2f} | {medians[1]:.2f} |")
+    return "\n".join(rows)
+
+
+def measure_call(folder, method, side, rounds):
+    """One picture, in a fresh process: bytes and seconds of a call.
+
+    Returns:
+      (peak, outputs, seconds): what the resident memory rose by at its highest, the size of the
+      outputs, and the median of the calls' times.
+    """
+    import tensorflow as tf
+
+    model = tf.saved_model.load(folder)
+    call = model if method == "call" else getattr(model, method)
+    call(tf.zeros((1, 32, 32, 3)))
+    images = tf.random.stateless_uniform((1, side, side, 3), (0, 0), 0, 255)
+    # Linux: makes the highest resident memory so far the present one.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    outputs = call(images)
+    peak = _status("VmHWM") - before
+    size = sum(o.shape.num_elements() * o.dtype.size for o in tf.nest.flatten(outputs))
+    seconds = []
+    for _ in range(rounds):
+        outputs = None  # as a caller who has used them
+        start = time.perf_counter()
+        outputs = call(images)
+        seconds.append(time.perf_counter() - start)
+    del outputs
+    return peak, size, statistics.median(seconds)
+
+
+def _status(key):
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/self/status has no {key}: memory can be measured on Linux only.")
+
+
+KINDS = {
+    "plain trunk (`features`)": ("int64", "features"),
+    "switches (`compact`)": ("int64", "compact"),
+    "indices, int64": ("int64", "call"),
+    "straightforward graph, int64": ("straightforward", "call"),
+}
+
+
+def measure_growth(models, sides):
+    """{kind: [(peak bytes, bytes of the outputs, seconds) for each side]}."""
+    growth = {name: [] for name in KINDS}
+    for side, (name, (kind, method)) in itertools.product(sides, KINDS.items()):
+        progress(f"growth: {side}x{side}, {name}")
+        rounds = 3 if side <= 1024 else 1
+        growth[name].append(in_fresh_process(measure_call, models[kind], method, side, rounds))
+    return growth
+
+
+def memory_table(growth, side):
+    rows = [
+        f"| {FLAGS.layer}, 1x{side}x{side}x3, GB | peak | outputs | peak above outputs | ratio |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    plain = next(iter(growth.values()))[-1]
+    for name, measured in growth.items():
+        peak, outputs, _ = measured[-1]
+        above = (peak - outputs) / 1e9
+        ratio = (peak - outputs) / (plain[0] - plain[1])
+        rows.append(
+            f"| {name} | {peak / 1e9:.2f} | {outputs / 1e9:.2f} | {above:.2f} | {ratio:.2f} |"
+        )
+    return "\n".join(rows)
+
+
+def growth_table(growth):
+    sides = [int(side) for side in FLAGS.growth]
+    rows = [
+        "| per million pixels | " + " | ".join(f"{side}²" for side in sides) + " |",
+        "|---|" + "---:|" * len(sides),
+    ]
+    for name, measured in growth.items():
+        seconds = [m[2] / side**2 * 1e6 for m, side in zip(measured, sides, strict=True)]
+        rows.append(f"| {name}, s | " + " | ".join(f"{s:.2f}" for s in seconds) + " |")
+    for name, measured in growth.items():
+        peaks = [m[0] / side**2 / 1e3 for m, side in zip(measured, sides, strict=True)]
+        rows.append(f"| {name}, peak GB | " + " | ".join(f"{p:.2f}" for p in peaks) + " |")
+    return "\n".join(rows)
+
+
+# Output
+
+
+def machine():
+    import numpy as np
+    import tensorflow as tf
+
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    return (
+        f"Measured on {os.cpu_count()} cores of {model}, Python {platform.python_version()}, "
+        f"TensorFlow {tf.__version__}, NumPy {np.__version__}, float32, median of "
+        f"{FLAGS.rounds} rounds."
+    )
+
+
+def write(text, growth):
+    print(text)
+    page = pathlib.Path(FLAGS.output_dir, "performance.md")
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+    plot(growth, page.with_suffix(".png"))
+
+
+def plot(growth, path):
+    from matplotlib.figure import Figure
+
+    sides = [int(side) for side in FLAGS.growth]
+    pixels = [side**2 for side in sides]
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    titles = ("seconds for one picture", "GB at the peak, outputs included")
+    for panel, axis, title in zip(("seconds", "peak"), axes, titles, strict=True):
+        for name, measured in growth.items():
+            values = [m[2] if panel == "seconds" else m[0] / 1e9 for m in measured]
+            axis.plot(pixels, values, marker="o", label=name.replace("`", ""))
+        axis.set(xscale="log", yscale="log", title=title, xlabel="side of the picture, pixels")
+        axis.set_xticks(pixels, [str(side) for side in sides], minor=False)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        # What grows with the number of pixels runs parallel to this line.
+        last = growth[next(iter(growth))][-1]
+        end = last[2] if panel == "seconds" else last[0] / 1e9
+        line = [end * count / pixels[-1] for count in pixels]
+        axis.plot(pixels, line, "k:", linewidth=1, label="linear in pixels")
+    axes[0].legend()
+    figure.savefig(path, dpi=120)
+
+
+def progress(message):
+    print(f"bench: {message}", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
