@@ -61,34 +61,11 @@ def main(argv):
 # Models
 
 
-def straightforward_pool(values, index_dtype):
-    """The graph that one writes first: argmax of the whole map, divided into its columns.
-
-    Args:
-      values: (B, H, W, C), float32.
-      index_dtype: int64 or int32.
-
-    Returns:
-      What `pooling.max_pool_with_indices` returns.
-    """
-    import tensorflow as tf
-
-    pooled, argmax = tf.nn.max_pool_with_argmax(values, 2, 2, "VALID", output_dtype=tf.int64)
-    _, _, width, channels = tf.unstack(tf.shape(values, out_type=tf.int64))
-    batch = tf.range(tf.shape(argmax, out_type=tf.int64)[0])
-    columns = [
-        tf.broadcast_to(batch[:, None, None, None], tf.shape(argmax)),
-        argmax // (width * channels),
-        argmax // channels % width,
-        argmax % channels,
-    ]
-    return pooled, tf.cast(tf.reshape(tf.stack(columns, axis=-1), [-1, 4]), index_dtype)
-
-
 def save_models(directory):
     """Saves one encoder of each kind, seeded; returns {kind: folder}."""
     from export import saved_model, weights
     from export.encoder import Encoder
+    from tests.straightforward import straightforward_pool
 
     class Straightforward(Encoder):
         def __call__(self, images):
@@ -150,6 +127,7 @@ def pooling_table(side):
     import tensorflow as tf
 
     from export import pooling
+    from tests.straightforward import straightforward_pool
 
     values = tf.random.stateless_normal((1, side, side, 64), (0, 0))
     spec = [tf.TensorSpec((None, None, None, 64), tf.float32)]

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from bench import straightforward_pool
 from export import pooling
 from tests import oracle
+from tests.straightforward import straightforward_pool
 
 NAN, INF = math.nan, math.inf
 
