@@ -37,18 +37,30 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
     sides = [int(side) for side in FLAGS.growth]
+    side = FLAGS.side
     with tempfile.TemporaryDirectory() as directory:
         models = save_models(directory)
-        sections = [
-            ("Encoder", encoder_table(models, FLAGS.side, 1)),
-            ("Encoder, a batch", encoder_table(models, FLAGS.side // 2, 8)),
-            ("Encoder under XLA", xla_table(models, FLAGS.side)),
-            ("Pooling alone", pooling_table(FLAGS.side)),
-            ("Unpooling alone", unpooling_table(FLAGS.side)),
-            ("Start-up", startup_table(models)),
-        ]
+        one = time_encoder(models, side, 1)
+        batch = time_encoder(models, side // 2, 8)
+        xla = time_encoder_under_xla(models, side)
+        pooling = time_pooling(side)
+        unpooling = time_unpooling(side)
+        startup = startup_table(models)
         growth = measure_growth(models, sides)
-    sections += [
+    to_half = f"1x{side}x{side}x64 to 1x{side // 2}x{side // 2}x64"
+    to_full = f"1x{side // 2}x{side // 2}x64 to 1x{side}x{side}x64"
+    layer = FLAGS.layer
+    sections = [
+        ("In short", summary_table(one, batch, pooling, growth)),
+        ("Encoder", times_table(one, f"{layer}, 1x{side}x{side}x3")),
+        ("Encoder, a batch", times_table(batch, f"{layer}, 8x{side // 2}x{side // 2}x3")),
+        (
+            "Encoder under XLA",
+            times_table(xla, f"{layer}, 1x{side}x{side}x3, `jit_compile=True`"),
+        ),
+        ("Pooling alone", times_table(pooling, to_half)),
+        ("Unpooling alone", times_table(unpooling, to_full)),
+        ("Start-up", startup),
         ("Memory", memory_table(growth, sides[-1])),
         ("Growth", growth_table(growth)),
     ]
@@ -56,6 +68,12 @@ def main(argv):
     for title, table in sections:
         text += f"\n### {title}\n\n{table}\n"
     write(text, growth)
+
+
+# Names of rows that the summary takes up.
+PLAIN = "plain trunk, no positions (`features`)"
+STRAIGHTFORWARD = "straightforward graph, int64"
+INT64, INT32 = "indices, int64", "indices, int32"
 
 
 # Models
@@ -89,41 +107,39 @@ def save_models(directory):
 # Tables of times
 
 
-def encoder_table(models, side, batch):
+def time_encoder(models, side, batch):
     import tensorflow as tf
 
     loaded = {kind: tf.saved_model.load(folder) for kind, folder in models.items()}
     images = tf.random.stateless_uniform((batch, side, side, 3), (0, 0), 0, 255)
     names = {
-        "plain trunk, no positions (`features`)": loaded["int64"].features,
-        "straightforward graph, int64": loaded["straightforward"],
-        "indices, int64": loaded["int64"],
-        "indices, int32": loaded["int32"],
+        PLAIN: loaded["int64"].features,
+        STRAIGHTFORWARD: loaded["straightforward"],
+        INT64: loaded["int64"],
+        INT32: loaded["int32"],
         "switches (`compact`)": loaded["int64"].compact,
         "`--pooling=xla`, without XLA, int64": loaded["xla"],
     }
-    times = time_in_turn({name: lambda f=f: f(images) for name, f in names.items()})
-    return times_table(times, f"{FLAGS.layer}, {batch}x{side}x{side}x3")
+    return time_in_turn({name: lambda f=f: f(images) for name, f in names.items()})
 
 
-def xla_table(models, side):
+def time_encoder_under_xla(models, side):
     import tensorflow as tf
 
     model = tf.saved_model.load(models["xla"])
     images = tf.random.stateless_uniform((1, side, side, 3), (0, 0), 0, 255)
     functions = {
-        "plain trunk, no positions (`features`)": model.features,
+        PLAIN: model.features,
         "`--pooling=xla`, int64": model,
         "`--pooling=xla`, switches (`compact`)": model.compact,
     }
     compiled = {
         name: tf.function(lambda x, f=f: f(x), jit_compile=True) for name, f in functions.items()
     }
-    times = time_in_turn({name: lambda f=f: f(images) for name, f in compiled.items()})
-    return times_table(times, f"{FLAGS.layer}, 1x{side}x{side}x3, `jit_compile=True`")
+    return time_in_turn({name: lambda f=f: f(images) for name, f in compiled.items()})
 
 
-def pooling_table(side):
+def time_pooling(side):
     import tensorflow as tf
 
     from export import pooling
@@ -132,10 +148,10 @@ def pooling_table(side):
     values = tf.random.stateless_normal((1, side, side, 64), (0, 0))
     spec = [tf.TensorSpec((None, None, None, 64), tf.float32)]
     functions = {
-        "straightforward graph, int64": lambda v: straightforward_pool(v, tf.int64),
+        STRAIGHTFORWARD: lambda v: straightforward_pool(v, tf.int64),
         "plain max pooling": pooling.max_pool,
-        "indices, int64": pooling.max_pool_with_indices,
-        "indices, int32": lambda v: pooling.max_pool_with_indices(v, tf.int32),
+        INT64: pooling.max_pool_with_indices,
+        INT32: lambda v: pooling.max_pool_with_indices(v, tf.int32),
         "switches": pooling.max_pool_with_switches,
     }
     graphs = {name: tf.function(f, input_signature=spec) for name, f in functions.items()}
@@ -151,10 +167,10 @@ def pooling_table(side):
         calls[f"PyTorch {torch.__version__}, flat indices only"] = lambda: (
             torch.nn.functional.max_pool2d(tensor, 2, return_indices=True)
         )
-    return times_table(time_in_turn(calls), f"1x{side}x{side}x64 to 1x{side // 2}x{side // 2}x64")
+    return time_in_turn(calls)
 
 
-def unpooling_table(side):
+def time_unpooling(side):
     import tensorflow as tf
 
     from export import pooling
@@ -175,11 +191,15 @@ def unpooling_table(side):
         "`unpool`, from int64 indices": lambda: unpool(pooled, indices, shape),
         "`unpool`, from switches": lambda: unpool(pooled, switches, shape),
     }
-    return times_table(time_in_turn(calls), f"1x{side // 2}x{side // 2}x64 to 1x{side}x{side}x64")
+    return time_in_turn(calls)
 
 
 def time_in_turn(calls):
-    """Calls each of `calls` once per round, after one round to warm up; returns their seconds."""
+    """Calls each of `calls` once per round, after one round to warm up.
+
+    Returns:
+      {name: median of its seconds}.
+    """
     times = {name: [] for name in calls}
     for i in range(FLAGS.rounds + 1):
         for name, call in calls.items():
@@ -188,16 +208,32 @@ def time_in_turn(calls):
             call()
             if i:
                 times[name].append(time.perf_counter() - start)
-    return times
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
-def times_table(times, title):
-    """A Markdown table of medians and of their ratios to the first row's."""
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+def times_table(medians, title):
+    """A Markdown table of medians in seconds, and of their ratios to the first row's."""
     first = next(iter(medians))
     rows = [f"| {title} | median, ms | ratio |", "|---|---:|---:|"]
     for name, seconds in medians.items():
         rows.append(f"| {name} | {seconds * 1e3:.1f} | {seconds / medians[first]:.2f} |")
+    return "\n".join(rows)
+
+
+def summary_table(one, batch, pooling, growth):
+    """What this project asks of itself, beside what was measured."""
+    above = {name: measured[-1][0] - measured[-1][1] for name, measured in growth.items()}
+    lines = [
+        ("encoder, one picture, int64, to plain trunk", one, PLAIN, INT64, 1.10),
+        ("encoder, one picture, int32, to plain trunk", one, PLAIN, INT32, 1.08),
+        ("encoder, batch of 8, int64, to plain trunk", batch, PLAIN, INT64, 1.12),
+        ("pooling, int64, to straightforward graph", pooling, STRAIGHTFORWARD, INT64, 0.33),
+        ("peak memory above outputs, int64, to plain trunk", above, PLAIN, INT64, 1.8),
+    ]
+    rows = ["| ratio | straightforward | ours | at most |", "|---|---:|---:|---:|"]
+    for name, figures, base, ours, bar in lines:
+        ratios = (figures[STRAIGHTFORWARD] / figures[base], figures[ours] / figures[base])
+        rows.append(f"| {name} | {ratios[0]:.2f} | {ratios[1]:.2f} | {bar:.2f} |")
     return "\n".join(rows)
 
 
@@ -285,10 +321,10 @@ def _status(key):
 
 
 KINDS = {
-    "plain trunk (`features`)": ("int64", "features"),
+    PLAIN: ("int64", "features"),
     "switches (`compact`)": ("int64", "compact"),
-    "indices, int64": ("int64", "call"),
-    "straightforward graph, int64": ("straightforward", "call"),
+    INT64: ("int64", "call"),
+    STRAIGHTFORWARD: ("straightforward", "call"),
 }
 
 

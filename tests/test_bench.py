@@ -33,6 +33,7 @@ def test_it_prints_and_writes_the_same_tables(bench):
     assert tables in result.stdout
     titles = re.findall(r"^### (.+)$", tables, re.MULTILINE)
     assert titles == [
+        "In short",
         "Encoder",
         "Encoder, a batch",
         "Encoder under XLA",

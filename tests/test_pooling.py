@@ -194,6 +194,19 @@ def test_values_and_tuples_equal_those_of_the_straightforward_graph(values, inde
     np.testing.assert_array_equal(indices, expected_indices)
 
 
+@pytest.mark.parametrize("engine", pooling.ENGINES)
+def test_a_large_map_full_of_ties_and_nan_pools_as_the_straightforward_graph(engine):
+    random = np.random.default_rng(0)
+    values = np.maximum(random.normal(size=(2, 67, 131, 64)), 0).round(1).astype(np.float32)
+    values[random.uniform(size=values.shape) < 0.01] = NAN
+
+    pooled, indices = pooling.max_pool_with_indices(tf.constant(values), engine=engine)
+
+    expected_pooled, expected_indices = straightforward_pool(tf.constant(values), tf.int64)
+    np.testing.assert_array_equal(pooled, expected_pooled)
+    np.testing.assert_array_equal(indices, expected_indices)
+
+
 @hypothesis.given(maps(), INDEX_DTYPES, ENGINES)
 @PROPERTY
 def test_switches_say_the_same_as_tuples(values, index_dtype, engine):
