@@ -71,7 +71,7 @@ class Encoder(tf.Module):
         return [v for name in self._kernels for v in (self._kernels[name], self._biases[name])]
 
     def __call__(self, images: tf.Tensor) -> list[tf.Tensor] | tf.Tensor:
-        """Returns the features and the switches of every pooling.
+        """Returns the features, and for every pooling where its maxima came from.
 
         Args:
           images: (B, H, W, 3), float32, RGB, values in [0, 255], H and W at least 2^(K-1).
@@ -93,7 +93,7 @@ class Encoder(tf.Module):
         )
 
     def compact(self, images: tf.Tensor) -> list[tf.Tensor] | tf.Tensor:
-        """Returns the features and the switches of every pooling in their compact form.
+        """Returns the features, and where each pooling's maxima came from in one byte each.
 
         Args:
           images: as for a call.

@@ -237,10 +237,11 @@ def _max_pool_with_argmax(values):
     )
 
     def gradient(upstream, _):
-        # Finds the winners by the same comparisons and lets the gradient through to them.
+        # Finds the winners by the same comparisons and lets the gradient through to them. That
+        # does not depend on how large the maxima are: a second derivative must not ask.
         return tf.raw_ops.MaxPoolGrad(
-            orig_input=values,
-            orig_output=pooled,
+            orig_input=tf.stop_gradient(values),
+            orig_output=tf.stop_gradient(pooled),
             grad=upstream,
             ksize=[1, 2, 2, 1],
             strides=[1, 2, 2, 1],

@@ -323,6 +323,23 @@ def test_the_gradient_of_pooling_goes_to_the_winners_only(values, index_dtype, e
         np.testing.assert_array_equal(gradient, expected)
 
 
+@pytest.mark.parametrize("engine", pooling.ENGINES)
+def test_the_second_derivative_is_that_of_plain_pooling(engine):
+    def second_derivative(pool):
+        values = tf.Variable(normal((2, 5, 6, 3)))
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                cubes = tf.reduce_sum(pool(values) ** 3)
+            squares = tf.reduce_sum(inner.gradient(cubes, values) ** 2)
+        return outer.gradient(squares, values)
+
+    expected = second_derivative(pooling.max_pool)
+
+    for pool in (pooling.max_pool_with_indices, pooling.max_pool_with_switches):
+        found = second_derivative(lambda values, pool=pool: pool(values, engine=engine)[0])
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @hypothesis.given(maps(), INDEX_DTYPES)
 @PROPERTY
 def test_the_gradient_of_unpooling_is_a_gather(values, index_dtype):
