@@ -1,4 +1,4 @@
-# Every target makes what it needs first; a fresh clone needs Python 3.10+ and make.
+# Every target makes what it needs first; a fresh clone needs Python 3.10 to 3.13 and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -67,8 +67,8 @@ clean:  ## remove everything the other targets made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "make: $(PYTHON) is `$(PYTHON) -V 2>&1`; Python 3.10 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "make: $(PYTHON) is `$(PYTHON) -V 2>&1`; Python 3.10 to 3.13 is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.txt

@@ -13,6 +13,7 @@ The work goes flags -> weights -> encoder -> SavedModel -> archive -> card -> ve
 
 import os
 import re
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -87,13 +88,17 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         return _fail(f"no arguments but flags are taken. Received: {' '.join(argv[1:])}.")
     logging.set_verbosity(logging.WARNING)
-    # Loading TensorFlow takes seconds; a wrong flag should not have to wait for it.
-    import tensorflow as tf
-
+    # Weights come and go as NumPy arrays; no other backend need be installed.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        directory = build()
-    except (ValueError, OSError, tf.errors.OpError) as error:
-        return _fail(str(error))
+        # Loading TensorFlow takes seconds; a wrong flag should not have to wait for it.
+        import tensorflow as tf
+
+        try:
+            directory = build()
+        except (ValueError, OSError, tf.errors.OpError) as error:
+            return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written.")
     print(f"done: {', '.join(os.path.join(directory, name) for name in sorted(ARTIFACTS))}")

@@ -23,8 +23,8 @@ def main(argv: list[str]) -> int:
 
     from export import archive
 
-    os.makedirs(FLAGS.output_dir, exist_ok=True)
     try:
+        os.makedirs(FLAGS.output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory() as directory:
             archive.unpack(FLAGS.archive, directory)
             encoder = hub.KerasLayer(directory)
@@ -71,6 +71,11 @@ def show(encoder, photograph, path):
 
     poolings = len(_as_list(encoder(tf.zeros((1, 16, 16, 3))))) - 1
     height, width = (side // 2**poolings * 2**poolings for side in photograph.shape[:2])
+    if min(height, width) == 0:
+        raise ValueError(
+            f"the photograph for {path} must have sides of at least {2**poolings} pixels. "
+            f"Received: {photograph.shape[1]}x{photograph.shape[0]}."
+        )
     photograph = photograph[:height, :width]
 
     images = tf.constant(photograph[np.newaxis], tf.float32)  # (1, H, W, 3)

@@ -29,6 +29,10 @@ _FIXED_METADATA = {
     "network-architecture": "vgg-style",
     "license": "mit",
 }
+_ENGINES = {
+    "argmax": "`tf.nn.max_pool_with_argmax`",
+    "xla": "operations that XLA compiles",
+}
 _SECTIONS = ("## Overview", "## Usage", "## Training")
 
 
@@ -81,7 +85,7 @@ def render(
         autoescape=False,  # Markdown, not HTML; every value is checked or computed here.
     )
     blocks = vgg19.blocks_up_to(layer)
-    convolutions = [c for block in blocks for c in block.convolutions]
+    variable_count, parameter_count = _count_variables(layer)
     folder_url = f"{asset_url.rstrip('/')}/{vgg19.model_name(layer)}"
     size, sha256 = _size_and_sha256(archive)
     return environment.get_template("encoder.md").render(
@@ -90,12 +94,13 @@ def render(
         model_version=model_version,
         layer=layer,
         pooling=pooling,
+        engine=_ENGINES[pooling],
         channels=blocks[-1].channels,
         pooled=[block for block in blocks if block.pooled],
         downsampling=vgg19.downsampling(layer),
         outputs=outputs(layer, index_dtype),
-        variable_count=2 * len(convolutions),
-        parameter_count=sum(math.prod(c.kernel_shape) + c.out_channels for c in convolutions),
+        variable_count=variable_count,
+        parameter_count=parameter_count,
         weights=weights,
         dataset={"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}.get(
             weights.source, dataset
@@ -107,13 +112,14 @@ def render(
     )
 
 
-def check(text: str, *, layer: str, index_dtype: str, archive: str) -> None:
+def check(text: str, *, layer: str, index_dtype: str, pooling: str, archive: str) -> None:
     """Holds a card against the hub's rules and against the archive it describes.
 
     Args:
       text: the card.
       layer: the layer at which the archive's encoder ends.
       index_dtype: the dtype of the archive's indices, "int64" or "int32".
+      pooling: what finds the archive's maxima, "argmax" or "xla"; block1 has none.
       archive: path of the archive.
 
     Raises:
@@ -143,10 +149,13 @@ def check(text: str, *, layer: str, index_dtype: str, archive: str) -> None:
         f"| `{row['name']}` | {row['dtype']} | `{row['shape']}` |"
         for row in outputs(layer, index_dtype)
     ]
-    facts.append(f"`encoder.tar.gz`: {size:,} bytes, SHA-256 `{sha256}`.")
+    facts.append(f"`encoder.tar.gz`: {size:,} bytes, SHA-256 `{sha256}`.\n")
+    facts.append("{} trainable variables with {:,} parameters".format(*_count_variables(layer)))
+    if len(vgg19.blocks_up_to(layer)) > 1:
+        facts.append(f"The maxima are found by {_ENGINES[pooling]}")
     for fact in facts:
-        if fact not in lines:
-            raise ValueError(f"this line, which follows from the archive, is missing: {fact}")
+        if fact not in text:
+            raise ValueError(f"this, which follows from the archive, is missing: {fact.strip()}")
     for block in code_blocks(text):
         try:
             compile(block, "card", "exec")
@@ -159,6 +168,13 @@ def code_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
+def _count_variables(layer):
+    """The number of kernels and biases, and of the numbers in them."""
+    convolutions = [c for block in vgg19.blocks_up_to(layer) for c in block.convolutions]
+    parameters = sum(math.prod(c.kernel_shape) + c.out_channels for c in convolutions)
+    return 2 * len(convolutions), parameters
+
+
 def _check_metadata(lines, layer):
     metadata = {}
     for line in lines:
@@ -169,7 +185,7 @@ def _check_metadata(lines, layer):
                 f"Received: {line!r}."
             )
         if match["key"] in metadata:
-            raise ValueError(f"the metadata `{match['key']}` stands twice.")
+            raise ValueError(f"the metadata `{match['key']}` appears twice.")
         metadata[match["key"]] = match["value"]
     keys = {"asset-path", "dataset", *_FIXED_METADATA}
     if set(metadata) != keys:

@@ -1,4 +1,4 @@
-"""The encoder: VGG19 up to one layer, with every max pooling's switches among its outputs."""
+"""The encoder: VGG19 up to one layer, and where each max pooling's maxima came from."""
 
 from collections.abc import Mapping
 

@@ -62,7 +62,8 @@ def max_pool(values: tf.Tensor) -> tf.Tensor:
 
     Returns:
       The maxima, (B, h, w, C), dtype of `values`. A NaN that is the first of its window is
-      ignored, which the other functions do not do.
+      ignored, and a window of -inf alone gives the lowest finite number; not so in the other
+      functions.
     """
     return tf.nn.max_pool2d(values, ksize=2, strides=2, padding="VALID")
 
@@ -183,13 +184,20 @@ def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor) -> tf.Tens
 
     Returns:
       The map before pooling, (B, H, W, C), dtype of `pooled`.
+
+    Raises:
+      ValueError: if `positions` have neither form.
     """
     pooled = tf.convert_to_tensor(pooled)
     positions = tf.convert_to_tensor(positions)
-    if positions.dtype == tf.uint8:
-        switches = positions
-    else:
-        switches = indices_to_switches(positions, tf.shape(pooled))
+    are_switches = positions.dtype == tf.uint8 and positions.shape.rank in (None, 4)
+    are_indices = positions.dtype in (tf.int64, tf.int32) and positions.shape.rank in (None, 2)
+    if not (are_switches or are_indices):
+        raise ValueError(
+            "`positions` must be indices, int64 or int32 of shape (N, 4), or switches, uint8 of "
+            f"shape (B, h, w, C). Received: {positions.dtype.name} of shape {positions.shape}."
+        )
+    switches = positions if are_switches else indices_to_switches(positions, tf.shape(pooled))
     zero = tf.zeros([], pooled.dtype)
     upper_left, upper_right, lower_left, lower_right = (
         tf.where(switches == place, pooled, zero) for place in range(4)

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export import archive, card, vgg19
+from export import archive, card, diagram, vgg19
 
 __all__ = ["Check", "run_in_fresh_process", "verify"]
 
@@ -101,6 +101,7 @@ class _Subject:
         self.layer = None  # one of vgg19.LAYERS
         self.blocks = None
         self.index_dtype = None
+        self.pooling = None  # "argmax" or "xla"
 
     @property
     def convolutions(self):
@@ -143,7 +144,11 @@ def _loads(subject):
         raise ValueError(f"the last convolution is none of {', '.join(vgg19.LAYERS)}")
     subject.layer = layers[-1]
     subject.blocks = vgg19.blocks_up_to(subject.layer)
-    return f"an encoder up to {subject.layer}"
+    graph = subject.loaded.signatures["serving_default"].graph.as_graph_def()
+    operations = {node.op for function in graph.library.function for node in function.node_def}
+    has_argmax = "MaxPoolWithArgmax" in operations or len(subject.blocks) == 1
+    subject.pooling = "argmax" if has_argmax else "xla"
+    return f"an encoder up to {subject.layer}, {subject.pooling} pooling"
 
 
 def _signatures(subject):
@@ -245,6 +250,9 @@ def _check_compact(subject, name, images, outputs):
 
 def _features_and_indices(subject):
     """Compares with Keras, block by block, and unpools."""
+    # Whatever the user's keras.json says.
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
     maps = _keras_maps(subject)
     rows = 0
     for name, images in subject.pictures():
@@ -384,6 +392,31 @@ def _error_of(call, images):
     return None
 
 
+def _xla(subject):
+    """A training step under XLA, if the module was built for that."""
+    if subject.pooling == "argmax":
+        return "not promised by --pooling=argmax"
+    minimum = vgg19.downsampling(subject.layer)
+    images = tf.random.stateless_uniform((1, 2 * minimum, 3 * minimum, 3), (1, 0), 0, 255)
+    variables = list(subject.loaded.trainable_variables)
+
+    def step(images):
+        with tf.GradientTape() as tape:
+            outputs = subject.loaded(images)
+            outputs = outputs if isinstance(outputs, list) else [outputs]
+            loss = tf.reduce_mean(outputs[0])
+        return outputs, tape.gradient(loss, variables)
+
+    outputs, gradients = tf.function(step, jit_compile=True)(images)
+    expected_outputs, expected_gradients = step(images)
+    _expect(_close(outputs[0], expected_outputs[0]), "features differ")
+    for found, expected in zip(outputs[1:], expected_outputs[1:], strict=True):
+        _expect(_equal(found, expected), "indices differ")
+    for v, found, expected in zip(variables, gradients, expected_gradients, strict=True):
+        _expect(_close(found, expected), f"the gradient of {_plain(v)} differs")
+    return "a training step compiles and gives the same outputs and gradients"
+
+
 def _card(subject):
     path = pathlib.Path(subject.path).with_name("encoder.md")
     if not path.exists():
@@ -392,6 +425,7 @@ def _card(subject):
         path.read_text(encoding="utf-8"),
         layer=subject.layer,
         index_dtype=subject.index_dtype,
+        pooling=subject.pooling,
         archive=subject.path,
     )
     return "keeps the hub's rules and describes this archive"
@@ -402,6 +436,10 @@ def _diagram(subject):
     if not path.exists():
         return "none beside the archive"
     height, width, _ = tf.io.decode_png(tf.io.read_file(str(path))).shape
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        diagram.draw(subject.layer, file.name)
+        drawn = tf.io.decode_png(tf.io.read_file(file.name)).shape
+    _expect((height, width) == tuple(drawn[:2]), f"not the diagram of {subject.layer}")
     return f"{width}x{height} pixels"
 
 
@@ -416,6 +454,7 @@ _CHECKS = (
     ("NaN", _nan, False),
     ("gradients", _gradients, False),
     ("wrong input", _errors, False),
+    ("XLA", _xla, False),
     ("card", _card, False),
     ("diagram", _diagram, False),
 )

@@ -14,6 +14,7 @@ __all__ = [
     "Convolution",
     "blocks_up_to",
     "downsampling",
+    "encoder_name",
     "model_name",
 ]
 

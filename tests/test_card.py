@@ -39,8 +39,8 @@ def render(archive, layer="block5_conv2", source="random", **changes):
     return card.render(**{**arguments, **changes})
 
 
-def check(text, archive, layer="block5_conv2", index_dtype="int64"):
-    card.check(text, layer=layer, index_dtype=index_dtype, archive=archive)
+def check(text, archive, layer="block5_conv2", index_dtype="int64", pooling="argmax"):
+    card.check(text, layer=layer, index_dtype=index_dtype, pooling=pooling, archive=archive)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -109,7 +109,9 @@ def test_a_card_says_where_the_weights_come_from(archive):
 def test_a_card_says_how_it_gets_on_with_xla(archive):
     assert "which XLA cannot compile" in render(archive)
     xla = render(archive, pooling="xla")
-    check(xla, archive)
+    check(xla, archive, pooling="xla")
+    with pytest.raises(ValueError, match="missing: The maxima are found by `tf"):
+        check(xla, archive)
     assert "may stand inside `tf.function(jit_compile=True)`" in xla
     assert "cannot compile" not in xla
 
@@ -137,7 +139,7 @@ def test_publisher_version_and_url_come_from_the_flags(archive):
         (
             "<!-- license: mit -->",
             "<!-- license: mit -->\n<!-- license: mit -->",
-            "`license` stands twice",
+            "`license` appears twice",
         ),
         ("license: mit", "license: bsd", "`license` must be mit. Received: bsd"),
         ("fine-tunable: true", "fine-tunable: yes", "`fine-tunable` must be true"),
@@ -150,6 +152,7 @@ def test_publisher_version_and_url_come_from_the_flags(archive):
         ("## Training", "## History", "section `## Training` is missing"),
         ("`(B, H/16, W/16, 512)` |", "`(B, H/8, W/8, 512)` |", "is missing: | `features`"),
         ("`(B * H * W * 16, 4)` |", "`(B * H * W * 61, 4)` |", "is missing: | `block1_indices`"),
+        ("28 trainable", "82 trainable", "is missing: 28 trainable variables with 15,304,768"),
         ("21 bytes", "22 bytes", "is missing: `encoder.tar.gz`: 21 bytes"),
         ("encoder = hub.Keras", "encoder == = hub.Keras", "code block does not compile"),
     ],

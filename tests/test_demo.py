@@ -45,6 +45,17 @@ def test_what_is_no_picture_gets_one_line(build, run_command, tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_a_photograph_too_small_gets_one_line(build, run_command, tmp_path):
+    Image.fromarray(np.zeros((10, 40, 3), np.uint8)).save(tmp_path / "small.png")
+    archive = f"--archive={build('block5_conv2') / 'encoder.tar.gz'}"
+    result = run_command(
+        "demo.py", archive, f"--output_dir={tmp_path / 'pictures'}", tmp_path / "small.png"
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith("at least 16 pixels. Received: 40x10.")
+    assert "Traceback" not in result.stderr
+
+
 def test_what_is_no_archive_gets_one_line(run_command, tmp_path):
     (tmp_path / "encoder.tar.gz").write_bytes(b"no archive")
     result = run_command(

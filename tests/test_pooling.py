@@ -427,3 +427,14 @@ def test_a_map_without_windows_gives_nothing(shape, engine):
     assert indices.shape == (0, 4)
     np.testing.assert_array_equal(pooling.unpool(pooled, indices, shape), np.zeros(shape))
     np.testing.assert_array_equal(pooling.unpool(pooled, switches, shape), np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [tf.zeros((1, 1, 2, 1), tf.int32), tf.zeros((2, 4), tf.uint8), tf.zeros((2, 4))],
+    ids=["int32 switches", "uint8 indices", "float32 indices"],
+)
+def test_positions_of_neither_form_are_refused(positions):
+    received = re.escape(f"{positions.dtype.name} of shape {positions.shape}")
+    with pytest.raises(ValueError, match=f"`positions` must be indices, .* Received: {received}"):
+        pooling.unpool(tf.zeros((1, 1, 2, 1)), positions, (1, 2, 4, 1))

@@ -19,6 +19,7 @@ NAMES = [
     "NaN",
     "gradients",
     "wrong input",
+    "XLA",
     "card",
     "diagram",
 ]
@@ -167,6 +168,45 @@ def serve_other_switches(root, signatures):
     signatures["compact"] = tf.function(served, input_signature=serve.input_signature)
 
 
+def serve_other_indices(root, signatures):
+    serve = signatures["serving_default"]
+
+    def served(images):
+        outputs = serve(images)
+        return {**outputs, "block2_indices": tf.reverse(outputs["block2_indices"], [0])}
+
+    signatures["serving_default"] = tf.function(served, input_signature=serve.input_signature)
+
+
+def repeat_the_features(root, signatures):
+    call = root.__call__
+
+    def repeated(images):
+        features, *indices = call(images)
+        return [tf.concat([features, features], axis=1), *indices]
+
+    root.__call__ = tf.function(repeated, input_signature=call.input_signature)
+
+
+def scale_compact_features(root, signatures):
+    compact = root.compact
+
+    def scaled(images):
+        features, *switches = compact(images)
+        return [1.001 * features, *switches]
+
+    root.compact = tf.function(scaled, input_signature=compact.input_signature)
+
+
+def take_pictures_of_one_size(root, signatures):
+    features = root.features
+    spec = [tf.TensorSpec((None, 32, 32, 3), tf.float32, name="images")]
+    signatures["features"] = tf.function(
+        lambda images: {"features": tf.ensure_shape(features(images), (None, None, None, 256))},
+        input_signature=spec,
+    )
+
+
 @pytest.mark.parametrize(
     ("tamper", "check", "words"),
     [
@@ -176,6 +216,14 @@ def serve_other_switches(root, signatures):
         (add_a_loss, "variables", "regularization_losses are"),
         (return_a_tuple, "outputs", "a call returns a"),
         (serve_other_features, "outputs", "the signature features differs"),
+        (serve_other_indices, "outputs", "block2_indices of serving_default differs"),
+        (repeat_the_features, "outputs", "1x8x8: [('float32', (1, 4, 2, 256))"),
+        (scale_compact_features, "outputs", "features of compact differ"),
+        (
+            take_pictures_of_one_size,
+            "signatures",
+            "features takes {'images': ('float32', (None, 32",
+        ),
         (mirror_switches, "outputs", "block1_switches do not say the same as the indices"),
         (serve_other_switches, "outputs", "block2_switches of the signature differ"),
     ],
@@ -271,7 +319,9 @@ class LeavesTheMap(encoder.Encoder):
 
     def __call__(self, images):
         features, *indices = super().__call__(images)
-        broken = tf.reduce_any(tf.math.is_nan(images))
+        # After the check of the shape, which would otherwise race with this.
+        with tf.control_dependencies([features]):
+            broken = tf.reduce_any(tf.math.is_nan(images))
         return [features, *(tf.where(broken, -tf.ones_like(rows), rows) for rows in indices)]
 
 

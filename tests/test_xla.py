@@ -78,6 +78,21 @@ def test_the_features_run_under_xla_from_either_build(loaded, pooling):
     assert_close(compiled(images), loaded[pooling].features(images))
 
 
+@pytest.mark.parametrize("pooling", ["argmax", "xla"])
+def test_the_features_gradient_runs_under_xla_from_either_build(loaded, pooling):
+    model, images = loaded[pooling], picture(4)
+    variables = list(model.trainable_variables)
+
+    def gradients(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(model.features(images) ** 2)
+        return tape.gradient(loss, variables)
+
+    found = tf.function(gradients, jit_compile=True)(images)
+    for gradient, expected in zip(found, gradients(images), strict=True):
+        assert_close(gradient, expected)
+
+
 def test_another_picture_of_the_same_size_is_not_compiled_again(loaded):
     compiled = tf.function(training_step(loaded["xla"]), jit_compile=True)
     hlo = compiled.experimental_get_compiler_ir(picture(0))(stage="hlo")
