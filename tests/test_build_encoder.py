@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -163,6 +164,30 @@ def test_an_interrupted_build_leaves_nothing(flags_of_block1, tmp_path, monkeypa
     assert build_encoder.main(["build_encoder.py"]) == 1
     assert os.listdir(tmp_path) == []
     assert capsys.readouterr().err == "build_encoder: interrupted; nothing was written.\n"
+
+
+def test_a_terminated_build_leaves_nothing(tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            ROOT / "build_encoder.py",
+            "--layer=block1_conv2",
+            "--weights=random",
+            f"--output_dir={tmp_path}",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        while "verify" not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        assert os.listdir(tmp_path) != []
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.rstrip().endswith("build_encoder: interrupted; nothing was written.")
+    assert os.listdir(tmp_path) == []
 
 
 def test_weights_from_a_file_end_up_in_the_archive_and_on_the_card(command, tmp_path):
