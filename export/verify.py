@@ -128,7 +128,7 @@ class _Subject:
     def call(self, images):
         """The outputs of a call as a list of NumPy arrays."""
         outputs = self.loaded(tf.constant(images))
-        return [o.numpy() for o in (outputs if isinstance(outputs, list) else [outputs])]
+        return [output.numpy() for output in _as_list(outputs)]
 
 
 def _members(subject):
@@ -233,8 +233,7 @@ def _outputs(subject):
 def _check_compact(subject, name, images, outputs):
     """Holds the method and the signature `compact` against the outputs of a call."""
     served = subject.loaded.signatures["compact"](images=tf.constant(images))
-    compact = subject.loaded.compact(tf.constant(images))
-    features, *switches = compact if isinstance(compact, list) else [compact]
+    features, *switches = _as_list(subject.loaded.compact(tf.constant(images)))
     _expect(_close(features, outputs[0]), f"{name}: features of compact differ")
     _expect(_equal(served["features"], features), f"{name}: the signature compact differs")
     batch, height, width, _ = images.shape
@@ -330,9 +329,7 @@ def _gradients(subject):
     images = tf.random.stateless_uniform((1, 2 * scale, 2 * scale, 3), (0, 0), 0, 255)
     variables = list(subject.loaded.trainable_variables)
     with tf.GradientTape() as tape:
-        outputs = subject.loaded(images)
-        features = outputs[0] if isinstance(outputs, list) else outputs
-        loss = tf.reduce_mean(features)
+        loss = tf.reduce_mean(_as_list(subject.loaded(images))[0])
     gradients = tape.gradient(loss, variables)
     for v, gradient in zip(variables, gradients, strict=True):
         _expect(gradient is not None, f"{_plain(v)} has no gradient")
@@ -402,8 +399,7 @@ def _xla(subject):
 
     def step(images):
         with tf.GradientTape() as tape:
-            outputs = subject.loaded(images)
-            outputs = outputs if isinstance(outputs, list) else [outputs]
+            outputs = _as_list(subject.loaded(images))
             loss = tf.reduce_mean(outputs[0])
         return outputs, tape.gradient(loss, variables)
 
@@ -463,6 +459,11 @@ _CHECKS = (
 def _expect(condition, message):
     if not condition:
         raise ValueError(message)
+
+
+def _as_list(outputs):
+    """Block1 returns a bare tensor, the others a list."""
+    return outputs if isinstance(outputs, list) else [outputs]
 
 
 def _plain(variable):
