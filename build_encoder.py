@@ -4,11 +4,13 @@
 
 writes into OUTPUT_DIR/vgg19-block5-conv2/, only when every check has passed:
 
-    encoder.tar.gz   the reusable TF2 SavedModel
-    encoder.md       the card for a hub
-    encoder.png      the architecture diagram
+    encoder.tar.gz          the reusable TF2 SavedModel
+    encoder.md              the card for a hub
+    encoder.png             the architecture diagram
+    encoder.manifest.json   what it was made of, with the hashes of all parts
+    SHA256SUMS              the checksums of these four
 
-The work goes flags -> weights -> encoder -> SavedModel -> archive -> card -> verify.
+The work goes flags -> weights -> encoder -> SavedModel -> archive -> card -> manifest -> verify.
 """
 
 import os
@@ -18,7 +20,7 @@ import sys
 
 from absl import app, flags, logging
 
-from export import vgg19
+from export import options, vgg19
 
 FLAGS = flags.FLAGS
 
@@ -37,11 +39,11 @@ flags.DEFINE_string(
     "other",
     "What the weights of a file were trained on, as a dataset tag of the hub, for the card.",
 )
-flags.DEFINE_enum("index_dtype", "int64", ["int64", "int32"], "The dtype of the index tuples.")
+flags.DEFINE_enum("index_dtype", "int64", options.INDEX_DTYPES, "The dtype of the index tuples.")
 flags.DEFINE_enum(
     "pooling",
     "argmax",
-    ["argmax", "xla"],
+    options.ENGINES,
     "What finds the maxima: tf.nn.max_pool_with_argmax, or operations that XLA can compile.",
 )
 flags.DEFINE_string("output_dir", "dist", "The folder in which the artifact's folder is made.")
@@ -57,17 +59,17 @@ flags.DEFINE_bool("overwrite", False, "Whether to replace an existing artifact."
 flags.register_validator("weights", bool, message="must not be empty")
 flags.register_validator(
     "publisher",
-    lambda value: re.fullmatch(r"[a-z\d-]+", value, re.ASCII),
+    lambda value: re.fullmatch(options.PUBLISHER, value, re.ASCII),
     message="must consist of lower-case letters, digits and hyphens",
 )
 flags.register_validator(
     "dataset",
-    lambda value: re.fullmatch(r"[a-z\d-]+", value, re.ASCII),
+    lambda value: re.fullmatch(options.DATASET, value, re.ASCII),
     message="must be a tag of lower-case letters, digits and hyphens",
 )
 flags.register_validator(
     "asset_url",
-    lambda value: re.fullmatch(r"https?://[\w.:/~%-]+", value, re.ASCII),
+    lambda value: re.fullmatch(options.ASSET_URL, value, re.ASCII),
     message="must be an http or https URL",
 )
 flags.register_multi_flags_validator(
@@ -81,7 +83,8 @@ flags.register_multi_flags_validator(
     message="--dataset goes with --weights=PATH only; for other weights it is known",
 )
 
-ARTIFACTS = ("encoder.png", "encoder.md", "encoder.tar.gz")
+FILES = ("encoder.tar.gz", "encoder.md", "encoder.png", "encoder.manifest.json")
+ARTIFACTS = (*FILES, "SHA256SUMS")
 
 
 def main(argv: list[str]) -> int:
@@ -90,7 +93,8 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     # Weights come and go as NumPy arrays; no other backend need be installed.
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         # Loading TensorFlow takes seconds; a wrong flag should not have to wait for it.
         import tensorflow as tf
@@ -100,14 +104,24 @@ def main(argv: list[str]) -> int:
         except (ValueError, OSError, tf.errors.OpError) as error:
             return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written.")
-    print(f"done: {', '.join(os.path.join(directory, name) for name in sorted(ARTIFACTS))}")
+        return _fail("interrupted; nothing is half-written.")
+    print(f"done: {', '.join(os.path.join(directory, name) for name in ARTIFACTS)}")
     return 0
 
 
 def build() -> str:
     """Builds what the flags ask for and returns the artifact's folder."""
-    from export import archive, artifact, card, diagram, saved_model, verify, weights
+    from export import (
+        archive,
+        artifact,
+        card,
+        checksums,
+        diagram,
+        manifest,
+        saved_model,
+        verify,
+        weights,
+    )
     from export.encoder import Encoder
 
     directory = os.path.join(FLAGS.output_dir, vgg19.model_name(FLAGS.layer))
@@ -134,7 +148,7 @@ def build() -> str:
             index_dtype=FLAGS.index_dtype,
             pooling=FLAGS.pooling,
             weights=loaded,
-            archive=path["encoder.tar.gz"],
+            archive_path=path["encoder.tar.gz"],
             publisher=FLAGS.publisher,
             model_version=FLAGS.model_version,
             asset_url=FLAGS.asset_url,
@@ -143,9 +157,33 @@ def build() -> str:
         with open(path["encoder.md"], "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
 
+        print("manifest: encoder.manifest.json, SHA256SUMS", flush=True)
+        content = manifest.make(
+            layer=FLAGS.layer,
+            index_dtype=FLAGS.index_dtype,
+            pooling=FLAGS.pooling,
+            weights=loaded,
+            archive_path=path["encoder.tar.gz"],
+            flags=_shaping_flags(),
+        )
+        manifest.write(content, path["encoder.manifest.json"])
+        checksums.write(staging, FILES)
+
         print("verify:", flush=True)
         verify.run_in_fresh_process(path["encoder.tar.gz"])
     return directory
+
+
+def _shaping_flags() -> dict[str, object]:
+    """The flags that a stranger would have to pass to get the same artifact, without any folder."""
+    names = ["layer", "weights", "index_dtype", "pooling", "publisher", "model_version"]
+    shaping = {name: FLAGS[name].value for name in [*names, "asset_url"]}
+    if FLAGS.weights == "random":
+        shaping["seed"] = FLAGS.seed
+    elif FLAGS.weights != "imagenet":
+        shaping["weights"] = os.path.basename(FLAGS.weights)
+        shaping["dataset"] = FLAGS.dataset
+    return shaping
 
 
 def _fail(reason: str) -> int:

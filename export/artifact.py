@@ -1,33 +1,69 @@
-"""The folder that an export leaves: made elsewhere, checked, and only then moved into place."""
+"""The folder that an export leaves: made elsewhere, checked, and only then put in its place.
+
+At every moment, whatever befalls the process, the folder holds the artifact that was there before
+or the complete new one.
+"""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+
+from export.exchange import exchange
 
 __all__ = ["staged"]
 
 
 @contextlib.contextmanager
 def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[str]:
-    """Gives a temporary folder beside `directory`; moves the files into place at the end.
+    """Gives a temporary folder beside `directory`; at the end its files get there, all at once.
 
-    If the body raises, nothing is moved and the temporary folder goes.
+    If the body raises, nothing is put in place and the temporary folder goes. If the process is
+    killed, the temporary folder stays until the next call for this `directory` succeeds. Files of
+    other names in `directory` are kept.
 
     Args:
       directory: where the files belong; made if it does not exist.
-      names: the files that the body puts into the temporary folder, in the order of moving.
+      names: the files that the body puts into the temporary folder.
       overwrite: whether files of these names may be replaced.
 
     Yields:
-      The temporary folder.
+      The temporary folder. What else the body leaves in it goes with it.
 
     Raises:
-      FileExistsError: before anything is done, if one of the files exists and `overwrite` is not
-        set.
-      OSError: if a folder cannot be made, or a file cannot be moved.
+      FileExistsError: if one of the files exists and `overwrite` is not set; before anything is
+        done, or at the end if it has come up meanwhile.
+      OSError: if a folder cannot be made or written to, or a file cannot be put in place; if
+        `directory` exists on a file system that cannot exchange two folders.
     """
+    directory = os.path.realpath(directory)
+    parent = os.path.dirname(directory)
+    _check_target(directory, names, overwrite)
+    made = _missing_folders(parent)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        prefix = f".{os.path.basename(directory)}.staging-"
+        with contextlib.ExitStack() as stack:
+            with _locked(parent):
+                staging = tempfile.mkdtemp(prefix=prefix, dir=parent)
+                stack.callback(shutil.rmtree, staging, ignore_errors=True)
+                # Held until the process ends, so that others can tell it from litter.
+                stack.enter_context(_locked(staging))
+            if os.path.isdir(directory):
+                _try_exchange(staging, directory)
+            yield staging
+            _put_in_place(staging, directory, names, overwrite)
+        with _locked(parent):
+            _remove_litter(parent, prefix)
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)  # Fails, as it should, where something was put into it.
+
+
+def _check_target(directory, names, overwrite):
     taken = [name for name in names if os.path.lexists(os.path.join(directory, name))]
     if taken and not overwrite:
         raise FileExistsError(
@@ -39,16 +75,106 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
     folders = [name for name in taken if os.path.isdir(os.path.join(directory, name))]
     if folders:
         raise IsADirectoryError(f"in {directory}, {', '.join(folders)} must be a file: remove it.")
-    parent = os.path.dirname(os.path.abspath(directory))
-    os.makedirs(parent, exist_ok=True)
-    staging = tempfile.mkdtemp(prefix=f".{os.path.basename(directory)}-", dir=parent)
+    if os.path.isdir(directory) and not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} may not be written to: choose another --output_dir.")
+
+
+def _missing_folders(path):
+    """Which of a folder and its parents have to be made, the innermost first."""
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
+
+
+def _try_exchange(staging, directory):
+    """Finds out before the long work, not after it, whether the end will succeed."""
+    left, right = (tempfile.mkdtemp(dir=staging) for _ in range(2))
     try:
-        yield staging
-        lacking = [name for name in names if not os.path.isfile(os.path.join(staging, name))]
-        if lacking:
-            raise FileNotFoundError(f"{', '.join(lacking)} was not made; nothing was moved.")
-        os.makedirs(directory, exist_ok=True)
-        for name in names:
-            os.replace(os.path.join(staging, name), os.path.join(directory, name))
+        exchange(left, right)
+    except OSError as error:
+        raise OSError(
+            f"the file system of {directory} cannot exchange two folders in one step "
+            f"({error.strerror or error}): remove {directory} first, or choose another "
+            "--output_dir."
+        ) from error
+    os.rmdir(left)
+    os.rmdir(right)
+
+
+def _put_in_place(staging, directory, names, overwrite):
+    complete = os.path.join(staging, "complete")
+    lacking = [name for name in names if not os.path.isfile(os.path.join(staging, name))]
+    if lacking:
+        raise FileNotFoundError(f"{', '.join(lacking)} was not made; nothing was put in place.")
+    os.mkdir(complete)
+    for name in names:
+        os.rename(os.path.join(staging, name), os.path.join(complete, name))
+    with _locked(os.path.dirname(directory)):
+        _check_target(directory, names, overwrite)
+        if os.path.isdir(directory):
+            _take_along(directory, complete, names)
+            _sync(complete)
+            exchange(complete, directory)
+        else:
+            _sync(complete)
+            os.rename(complete, directory)
+        _sync_folder(os.path.dirname(directory))
+
+
+def _take_along(directory, complete, names):
+    """Gives the strangers' files in `directory` a second name in `complete`."""
+    shutil.copytree(
+        directory,
+        complete,
+        symlinks=True,
+        ignore=lambda folder, _: names if folder == directory else (),
+        copy_function=os.link,
+        dirs_exist_ok=True,
+    )
+
+
+def _sync(folder):
+    """Waits until a folder and its files are on the disk: a rename may overtake their content."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and not os.path.islink(path):
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Waits for the lock on a folder and holds it; the system frees it when the process ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_litter(parent, prefix):
+    """Removes the temporary folders of processes that were killed."""
+    for name in os.listdir(parent):
+        path = os.path.join(parent, name)
+        if not name.startswith(prefix) or os.path.islink(path) or not os.path.isdir(path):
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # Its process is at work.
+        finally:
+            os.close(descriptor)
+        shutil.rmtree(path, ignore_errors=True)

@@ -4,23 +4,19 @@ The rules for a card follow the tfhub.dev repository (tools/validator.py and tag
 https://github.com/tensorflow/tfhub.dev).
 """
 
-import hashlib
-import math
 import pathlib
 import re
 
 import jinja2
 
-from export import vgg19
+from export import checksums, options, vgg19
 from export.weights import Weights
 
 __all__ = ["check", "code_blocks", "outputs", "render"]
 
 _ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 
-PUBLISHER_PATTERN = r"[a-z\d-]+"
-DATASET_PATTERN = r"[a-z\d-]+"
-_FIRST_LINE = re.compile(rf"# Module {PUBLISHER_PATTERN}/(?P<name>[\w.-]+)/\d+", re.ASCII)
+_FIRST_LINE = re.compile(rf"# Module {options.PUBLISHER}/(?P<name>[\w.-]+)/\d+", re.ASCII)
 _METADATA = re.compile(r"<!-- (?P<key>[\w-]+): (?P<value>.+) -->", re.ASCII)
 _FIXED_METADATA = {
     "task": "image-feature-vector",
@@ -32,6 +28,12 @@ _FIXED_METADATA = {
 _ENGINES = {
     "argmax": "`tf.nn.max_pool_with_argmax`",
     "xla": "operations that XLA compiles",
+}
+# How the card begins to say where the weights came from, in the template's words.
+_SOURCES = {
+    "imagenet": "This image encoder carries VGG19's ImageNet weights.\n",
+    "random": "**This module is untrained: its weights are random.**",
+    "file": "This image encoder carries weights from a file of its publisher",
 }
 _SECTIONS = ("## Overview", "## Usage", "## Training")
 
@@ -56,7 +58,7 @@ def render(
     index_dtype: str,
     pooling: str,
     weights: Weights,
-    archive: str,
+    archive_path: str,
     publisher: str,
     model_version: int,
     asset_url: str,
@@ -69,7 +71,7 @@ def render(
       index_dtype: "int64" or "int32".
       pooling: what finds the maxima, "argmax" or "xla".
       weights: what the encoder was built from.
-      archive: path of the finished archive; its size and SHA-256 go into the card.
+      archive_path: path of the finished archive; its size and SHA-256 go into the card.
       publisher: the hub's name for the publisher: lower-case letters, digits, hyphens.
       model_version: a whole number from 1.
       asset_url: where the artifacts' folders will lie.
@@ -85,9 +87,7 @@ def render(
         autoescape=False,  # Markdown, not HTML; every value is checked or computed here.
     )
     blocks = vgg19.blocks_up_to(layer)
-    variable_count, parameter_count = _count_variables(layer)
     folder_url = f"{asset_url.rstrip('/')}/{vgg19.model_name(layer)}"
-    size, sha256 = _size_and_sha256(archive)
     return environment.get_template("encoder.md").render(
         publisher=publisher,
         name=vgg19.encoder_name(layer),
@@ -99,20 +99,27 @@ def render(
         pooled=[block for block in blocks if block.pooled],
         downsampling=vgg19.downsampling(layer),
         outputs=outputs(layer, index_dtype),
-        variable_count=variable_count,
-        parameter_count=parameter_count,
+        variable_count=_count_variables(layer),
+        parameter_count=vgg19.count_parameters(layer),
         weights=weights,
         dataset={"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}.get(
             weights.source, dataset
         ),
         asset_path=f"{folder_url}/encoder.tar.gz",
         picture_url=f"{folder_url}/encoder.png",
-        archive_bytes=size,
-        archive_sha256=sha256,
+        archive=checksums.file_digest(archive_path),
     )
 
 
-def check(text: str, *, layer: str, index_dtype: str, pooling: str, archive: str) -> None:
+def check(
+    text: str,
+    *,
+    layer: str,
+    index_dtype: str,
+    pooling: str,
+    archive_path: str,
+    source: str | None = None,
+) -> None:
     """Holds a card against the hub's rules and against the archive it describes.
 
     Args:
@@ -120,7 +127,8 @@ def check(text: str, *, layer: str, index_dtype: str, pooling: str, archive: str
       layer: the layer at which the archive's encoder ends.
       index_dtype: the dtype of the archive's indices, "int64" or "int32".
       pooling: what finds the archive's maxima, "argmax" or "xla"; block1 has none.
-      archive: path of the archive.
+      archive_path: path of the archive.
+      source: where its weights came from, "imagenet", "random" or "file"; None if not known.
 
     Raises:
       ValueError: says which rule the card breaks, or which fact is not the archive's.
@@ -144,15 +152,20 @@ def check(text: str, *, layer: str, index_dtype: str, pooling: str, archive: str
     if not head or head[0].startswith("<!--") or not head[0].endswith("."):
         raise ValueError("the first line must be followed by a one-sentence description.")
     _check_metadata(head[1:], layer)
-    size, sha256 = _size_and_sha256(archive)
     facts = [
         f"| `{row['name']}` | {row['dtype']} | `{row['shape']}` |"
         for row in outputs(layer, index_dtype)
     ]
-    facts.append(f"`encoder.tar.gz`: {size:,} bytes, SHA-256 `{sha256}`.\n")
-    facts.append("{} trainable variables with {:,} parameters".format(*_count_variables(layer)))
+    file = checksums.file_digest(archive_path)
+    facts.append(f"`encoder.tar.gz`: {file['bytes']:,} bytes, SHA-256 `{file['sha256']}`.\n")
+    facts.append(
+        f"{_count_variables(layer)} trainable variables with "
+        f"{vgg19.count_parameters(layer):,} parameters"
+    )
     if len(vgg19.blocks_up_to(layer)) > 1:
         facts.append(f"The maxima are found by {_ENGINES[pooling]}")
+    if source is not None:
+        facts.append(_SOURCES[source])
     for fact in facts:
         if fact not in text:
             raise ValueError(f"this, which follows from the archive, is missing: {fact.strip()}")
@@ -169,10 +182,8 @@ def code_blocks(text: str) -> list[str]:
 
 
 def _count_variables(layer):
-    """The number of kernels and biases, and of the numbers in them."""
-    convolutions = [c for block in vgg19.blocks_up_to(layer) for c in block.convolutions]
-    parameters = sum(math.prod(c.kernel_shape) + c.out_channels for c in convolutions)
-    return 2 * len(convolutions), parameters
+    """The number of kernels and biases."""
+    return 2 * sum(len(block.convolutions) for block in vgg19.blocks_up_to(layer))
 
 
 def _check_metadata(lines, layer):
@@ -199,13 +210,8 @@ def _check_metadata(lines, layer):
     ending = f"/{vgg19.model_name(layer)}/encoder.tar.gz"
     if not metadata["asset-path"].endswith(ending):
         raise ValueError(f"`asset-path` must end in {ending}. Received: {metadata['asset-path']}.")
-    if not re.fullmatch(DATASET_PATTERN, metadata["dataset"], re.ASCII):
+    if not re.fullmatch(options.DATASET, metadata["dataset"], re.ASCII):
         raise ValueError(
             "`dataset` must be a tag of lower-case letters, digits and hyphens. "
             f"Received: {metadata['dataset']}."
         )
-
-
-def _size_and_sha256(path):
-    content = pathlib.Path(path).read_bytes()
-    return len(content), hashlib.sha256(content).hexdigest()

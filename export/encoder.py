@@ -19,7 +19,7 @@ class Encoder(tf.Module):
     Attributes:
       layer: one of `vgg19.LAYERS`.
       index_dtype: dtype of the index tuples.
-      engine: one of `pooling.ENGINES`.
+      engine: one of `options.ENGINES`.
       input_spec: what an encoder takes: float32 (B, H, W, 3), RGB, values in [0, 255].
       output_names: `features`, `block1_indices`, ... in the order in which a call returns them.
       compact_output_names: `features`, `block1_switches`, ... likewise for `compact`.
@@ -38,7 +38,7 @@ class Encoder(tf.Module):
           layer: one of `vgg19.LAYERS`.
           weights: for each convolution its (kernel, bias): float32, (3, 3, in, out) and (out,).
           index_dtype: int64 or int32.
-          engine: what finds the winners, one of `pooling.ENGINES`.
+          engine: what finds the winners, one of `options.ENGINES`.
 
         Raises:
           ValueError: if `layer`, `index_dtype` or `engine` is not one of those.

@@ -13,8 +13,9 @@ Both say the same; the switches take 1 byte where the indices take 32 (int64).
 
 import tensorflow as tf
 
+from export import options
+
 __all__ = [
-    "ENGINES",
     "as_index_dtype",
     "check_engine",
     "indices_to_switches",
@@ -25,10 +26,6 @@ __all__ = [
     "unpool",
 ]
 
-# What finds the winners: `tf.nn.max_pool_with_argmax`, which XLA does not know, or comparisons,
-# which it does and fuses, and which are slow without it.
-ENGINES = ("argmax", "xla")
-
 
 def as_index_dtype(index_dtype: tf.DType | str) -> tf.DType:
     """Returns tf.int64 or tf.int32.
@@ -36,21 +33,25 @@ def as_index_dtype(index_dtype: tf.DType | str) -> tf.DType:
     Raises:
       ValueError: if `index_dtype` is neither of these, nor their name.
     """
-    for dtype in (tf.int64, tf.int32):
+    for dtype in map(tf.as_dtype, options.INDEX_DTYPES):
         if index_dtype == dtype:
             return dtype
     name = getattr(index_dtype, "name", index_dtype)
-    raise ValueError(f"`index_dtype` must be int64 or int32. Received: {name}.")
+    raise ValueError(
+        f"`index_dtype` must be {' or '.join(options.INDEX_DTYPES)}. Received: {name}."
+    )
 
 
 def check_engine(engine: str) -> str:
     """Returns `engine`.
 
     Raises:
-      ValueError: if it is not one of `ENGINES`.
+      ValueError: if it is not one of `options.ENGINES`.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}. Received: {engine!r}.")
+    if engine not in options.ENGINES:
+        raise ValueError(
+            f"`engine` must be one of {', '.join(options.ENGINES)}. Received: {engine!r}."
+        )
     return engine
 
 
@@ -80,7 +81,7 @@ def max_pool_with_indices(
     Args:
       values: (B, H, W, C), any floating dtype, B >= 1, H >= 2.
       index_dtype: int64 or int32.
-      engine: one of `ENGINES`; they return the same.
+      engine: one of `options.ENGINES`; they return the same.
 
     Returns:
       The maxima, (B, h, w, C), dtype of `values`, and the indices, (B * h * w * C, 4), dtype
@@ -115,7 +116,7 @@ def max_pool_with_switches(
 
     Args:
       values: (B, H, W, C), any floating dtype, B >= 1, H >= 2.
-      engine: one of `ENGINES`; they return the same.
+      engine: one of `options.ENGINES`; they return the same.
 
     Returns:
       The maxima, (B, h, w, C), dtype of `values`, and the switches, (B, h, w, C), uint8: 0 to 3

@@ -1,11 +1,13 @@
 """Writes an encoder as a reusable TF2 SavedModel on disk, the same bytes every time."""
 
-import hashlib
 import os
+import re
 
 import tensorflow as tf
-from tensorflow.core.protobuf import fingerprint_pb2
+from google.protobuf import text_format
+from tensorflow.core.protobuf import saved_model_pb2
 
+from export import fingerprint
 from export.encoder import Encoder
 
 __all__ = ["save"]
@@ -31,7 +33,7 @@ def save(encoder: Encoder, directory: str) -> None:
 
     def traced(function):
         # The signature makes the loaded object keep one trace for pictures of all sizes.
-        return tf.function(function, input_signature=[encoder.input_spec])
+        return tf.function(function, input_signature=[encoder.input_spec], autograph=False)
 
     def named(function, names):
         def serve(images):
@@ -60,20 +62,32 @@ def save(encoder: Encoder, directory: str) -> None:
         "features": named(features, ["features"]),
     }
     tf.saved_model.save(root, directory, signatures=signatures)
-    _derive_uuid(os.path.join(directory, "fingerprint.pb"))
+    _renumber(os.path.join(directory, "saved_model.pb"))
+    fingerprint.write(directory)
 
 
-def _derive_uuid(path):
-    """Replaces the random UUID of a fingerprint by one that follows from its other fields.
+# What bears a number of TensorFlow's: functions, custom gradients, captured tensors.
+_NUMBERED = re.compile(
+    r"""("__inference_\w+_|"CustomGradient-|key: "_user_specified_name"\s+value {\s+s: ")(\d+)\"""",
+    re.ASCII,
+)
 
-    It is the only part of a SavedModel that differs between two runs, see
-    https://github.com/tensorflow/tensorflow/issues/54067.
+
+def _renumber(path):
+    """Replaces the numbers that TensorFlow draws from the process's one counter by 0, 1, 2, ...
+
+    Otherwise a SavedModel tells how much its process had made before. Not needed any more once
+    https://github.com/tensorflow/tensorflow/issues/54067 is resolved.
     """
-    fingerprint = fingerprint_pb2.FingerprintDef()
+    model = saved_model_pb2.SavedModel()
     with open(path, "rb") as file:
-        fingerprint.ParseFromString(file.read())
-    fingerprint.ClearField("uuid")
-    content = fingerprint.SerializeToString(deterministic=True)
-    fingerprint.uuid = str(int.from_bytes(hashlib.sha256(content).digest()[:8], "big"))
+        model.ParseFromString(file.read())
+    text = text_format.MessageToString(model)
+    numbers = sorted({int(number) for _, number in _NUMBERED.findall(text)})
+    text = _NUMBERED.sub(lambda match: f'{match[1]}{numbers.index(int(match[2]))}"', text)
+    model = text_format.Parse(text, saved_model_pb2.SavedModel())
+    # TensorFlow sorted them by their names, hence by the numbers as they were.
+    for meta_graph in model.meta_graphs:
+        meta_graph.graph_def.library.function.sort(key=lambda function: function.signature.name)
     with open(path, "wb") as file:
-        file.write(fingerprint.SerializeToString(deterministic=True))
+        file.write(model.SerializeToString(deterministic=True))

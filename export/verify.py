@@ -1,11 +1,12 @@
 """Reloads an archive as a stranger would and holds it against what an encoder promises.
 
-    python -m export.verify PATH/TO/encoder.tar.gz
+    python -m export.verify PATH/TO/encoder.tar.gz [PATH/TO/encoder.manifest.json]
 
-prints one line for each check; the exit status is 0 only if all of them passed. The card and the
-diagram are checked too if they lie beside the archive. Nothing of this package's own encoder is
-used: features and switches are compared with `keras.applications.VGG19` carrying the archive's
-weights.
+prints one line for each check; the exit status is 0 only if all of them passed. SHA256SUMS, the
+manifest, the card and the diagram are checked too if they lie beside the archive. Nothing of the
+archive is loaded before its files and its graph have been looked at. Nothing of this package's own
+encoder is used: features and switches are compared with `keras.applications.VGG19` carrying the
+archive's weights.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export import archive, card, diagram, vgg19
+from export import archive, card, checksums, diagram, fingerprint, graph, manifest, vgg19
 
 __all__ = ["Check", "run_in_fresh_process", "verify"]
 
@@ -41,17 +42,19 @@ class Check:
         return f"{'ok    ' if self.passed else 'FAILED'} {self.name}: {self.detail}"
 
 
-def verify(path: str) -> Iterator[Check]:
-    """Checks the archive at `path`, and the card and diagram beside it if there are any.
+def verify(path: str, manifest_path: str | None = None) -> Iterator[Check]:
+    """Checks the archive at `path`, and what else of an artifact lies beside it.
 
     Args:
       path: an `encoder.tar.gz`.
+      manifest_path: the manifest to hold it against; by default the one beside it, if any.
 
     Yields:
-      A `Check` for each promise. Without a SavedModel that can be loaded, the rest is left out.
+      A `Check` for each promise. Once something is wrong with the files or the graph, or the
+      SavedModel cannot be loaded, the rest is left out.
     """
     with tempfile.TemporaryDirectory() as directory:
-        subject = _Subject(path, directory)
+        subject = _Subject(path, manifest_path, directory)
         for name, function, needed in _CHECKS:
             try:
                 check = Check(name, True, function(subject))
@@ -65,6 +68,8 @@ def verify(path: str) -> Iterator[Check]:
 def run_in_fresh_process(path: str) -> None:
     """Runs `python -m export.verify` on the archive at `path` and prints its lines as they come.
 
+    Temporary files go into the archive's folder, so that they vanish with it if it is one.
+
     Raises:
       ValueError: if a check failed; the message names the failed ones.
     """
@@ -73,6 +78,7 @@ def run_in_fresh_process(path: str) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "export.verify", os.path.abspath(path)],
             cwd=root,
+            env={**os.environ, "TMPDIR": os.path.dirname(os.path.abspath(path))},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -94,9 +100,11 @@ def run_in_fresh_process(path: str) -> None:
 class _Subject:
     """What the checks look at; each check adds what the next ones need."""
 
-    def __init__(self, path, directory):
+    def __init__(self, path, manifest_path, directory):
         self.path = path
+        self.manifest_path = manifest_path
         self.directory = directory
+        self.manifest = None  # as `manifest.read` returns it
         self.loaded = None  # the loaded SavedModel
         self.layer = None  # one of vgg19.LAYERS
         self.blocks = None
@@ -110,6 +118,11 @@ class _Subject:
     @property
     def pooled_blocks(self):
         return [block for block in self.blocks if block.pooled]
+
+    def beside(self, name):
+        """The path of a file beside the archive, or None if it is not there."""
+        path = pathlib.Path(self.path).with_name(name)
+        return str(path) if path.exists() else None
 
     def pictures(self):
         """Pictures of several sizes and batches: (name, (B, H, W, 3) float32 in [0, 255])."""
@@ -131,9 +144,34 @@ class _Subject:
         return [output.numpy() for output in _as_list(outputs)]
 
 
+def _checksums(subject):
+    if not subject.beside(checksums.FILE):
+        return "none beside the archive"
+    folder, name = os.path.split(os.path.abspath(subject.path))
+    return f"{', '.join(checksums.check(folder, needed=name))} as listed"
+
+
+def _manifest(subject):
+    path = subject.manifest_path or subject.beside("encoder.manifest.json")
+    if not path:
+        return "none beside the archive"
+    subject.manifest = manifest.read(path)
+    manifest.check_archive(subject.manifest, subject.path)
+    return "archive, tar and members have the hashes it states"
+
+
 def _members(subject):
     archive.unpack(subject.path, subject.directory)
+    archive.check_form(subject.path)
     return ", ".join(archive.members())
+
+
+def _fingerprint(subject):
+    return f"fits the files, UUID {fingerprint.check(subject.directory)}"
+
+
+def _graph(subject):
+    return graph.check(subject.directory)
 
 
 def _loads(subject):
@@ -144,8 +182,8 @@ def _loads(subject):
         raise ValueError(f"the last convolution is none of {', '.join(vgg19.LAYERS)}")
     subject.layer = layers[-1]
     subject.blocks = vgg19.blocks_up_to(subject.layer)
-    graph = subject.loaded.signatures["serving_default"].graph.as_graph_def()
-    operations = {node.op for function in graph.library.function for node in function.node_def}
+    serving = subject.loaded.signatures["serving_default"].graph.as_graph_def()
+    operations = {node.op for function in serving.library.function for node in function.node_def}
     has_argmax = "MaxPoolWithArgmax" in operations or len(subject.blocks) == 1
     subject.pooling = "argmax" if has_argmax else "xla"
     return f"an encoder up to {subject.layer}, {subject.pooling} pooling"
@@ -200,6 +238,25 @@ def _variables(subject):
     losses = list(subject.loaded.regularization_losses)
     _expect(losses == [], f"regularization_losses are {losses}")
     return f"{len(expected)} trainable, named after Keras' layers"
+
+
+def _weights(subject):
+    """Holds which encoder it is, and its weights, against the manifest."""
+    if subject.manifest is None:
+        return "no manifest states them"
+    values = {_plain(v): v.numpy() for v in subject.loaded.variables}
+    manifest.check_model(
+        subject.manifest,
+        layer=subject.layer,
+        index_dtype=subject.index_dtype,
+        pooling=subject.pooling,
+        weights={
+            c.name: (values[f"{c.name}/kernel"], values[f"{c.name}/bias"])
+            for c in subject.convolutions
+        },
+    )
+    source = subject.manifest["weights"].get("source")
+    return f"those of {len(subject.convolutions)} layers as stated, source: {source}"
 
 
 def _outputs(subject):
@@ -414,24 +471,25 @@ def _xla(subject):
 
 
 def _card(subject):
-    path = pathlib.Path(subject.path).with_name("encoder.md")
-    if not path.exists():
+    path = subject.beside("encoder.md")
+    if not path:
         return "none beside the archive"
     card.check(
-        path.read_text(encoding="utf-8"),
+        pathlib.Path(path).read_text(encoding="utf-8"),
         layer=subject.layer,
         index_dtype=subject.index_dtype,
         pooling=subject.pooling,
-        archive=subject.path,
+        archive_path=subject.path,
+        source=subject.manifest["weights"].get("source") if subject.manifest else None,
     )
     return "keeps the hub's rules and describes this archive"
 
 
 def _diagram(subject):
-    path = pathlib.Path(subject.path).with_name("encoder.png")
-    if not path.exists():
+    path = subject.beside("encoder.png")
+    if not path:
         return "none beside the archive"
-    height, width, _ = tf.io.decode_png(tf.io.read_file(str(path))).shape
+    height, width, _ = tf.io.decode_png(tf.io.read_file(path)).shape
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         diagram.draw(subject.layer, file.name)
         drawn = tf.io.decode_png(tf.io.read_file(file.name)).shape
@@ -441,10 +499,15 @@ def _diagram(subject):
 
 _CHECKS = (
     # (name, function, whether the rest needs it)
+    ("checksums", _checksums, True),
+    ("manifest", _manifest, True),
     ("members", _members, True),
+    ("fingerprint", _fingerprint, True),
+    ("graph", _graph, True),
     ("loads", _loads, True),
     ("signatures", _signatures, True),
     ("variables", _variables, True),
+    ("weights", _weights, False),
     ("outputs", _outputs, False),
     ("features and indices", _features_and_indices, False),
     ("NaN", _nan, False),
@@ -485,11 +548,14 @@ def _one_line(error):
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        print("usage: python -m export.verify PATH/TO/encoder.tar.gz", file=sys.stderr)
+    if len(arguments) not in (1, 2):
+        print(
+            "usage: python -m export.verify PATH/TO/encoder.tar.gz [PATH/TO/encoder.manifest.json]",
+            file=sys.stderr,
+        )
         return 2
     passed = True
-    for check in verify(arguments[0]):
+    for check in verify(*arguments):
         print(check, flush=True)
         passed = passed and check.passed
     return 0 if passed else 1

@@ -6,6 +6,7 @@ Recognition", arXiv 1409.1556, configuration E, with the layer names and the pre
 """
 
 import dataclasses
+import math
 
 __all__ = [
     "LAYERS",
@@ -13,6 +14,7 @@ __all__ = [
     "Block",
     "Convolution",
     "blocks_up_to",
+    "count_parameters",
     "downsampling",
     "encoder_name",
     "model_name",
@@ -92,6 +94,12 @@ def blocks_up_to(layer: str) -> tuple[Block, ...]:
             in_channels = channels
         blocks.append(Block(number, tuple(convolutions), pooled=number < last))
     return tuple(blocks)
+
+
+def count_parameters(layer: str) -> int:
+    """Returns how many numbers the kernels and biases up to and including `layer` hold."""
+    convolutions = [c for block in blocks_up_to(layer) for c in block.convolutions]
+    return sum(math.prod(c.kernel_shape) + c.out_channels for c in convolutions)
 
 
 def downsampling(layer: str) -> int:

@@ -10,9 +10,9 @@ import h5py
 import keras
 import numpy as np
 
-from export import vgg19
+from export import checksums, vgg19
 
-__all__ = ["Weights", "load"]
+__all__ = ["Weights", "layer_sha256", "load"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,24 @@ def load(source: str, layer: str, seed: int = 0) -> Weights:
         _read_h5(source, convolutions),
         source="file",
         file_name=os.path.basename(source),
-        file_sha256=_sha256(source),
+        file_sha256=checksums.file_digest(source)["sha256"],
     )
+
+
+def layer_sha256(kernel: np.ndarray, bias: np.ndarray) -> str:
+    """Returns the SHA-256 of a layer's weights, however they are stored.
+
+    Args:
+      kernel: (3, 3, in, out), float32.
+      bias: (out,), float32.
+
+    Returns:
+      Of the numbers of the kernel, then of the bias, in row-major order, as little-endian float32.
+    """
+    digest = hashlib.sha256()
+    for array in (kernel, bias):
+        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return digest.hexdigest()
 
 
 def _imagenet(convolutions):
@@ -176,8 +192,3 @@ def _read_convolution(path, root, convolution):
 
 def _one_line(error):
     return " ".join(str(error).split()).rstrip(".")
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()

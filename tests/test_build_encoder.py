@@ -13,7 +13,13 @@ import build_encoder
 from export import verify
 from tests.conftest import ROOT
 
-ARTIFACTS = {"encoder.tar.gz", "encoder.md", "encoder.png"}
+ARTIFACTS = {
+    "encoder.tar.gz",
+    "encoder.md",
+    "encoder.png",
+    "encoder.manifest.json",
+    "SHA256SUMS",
+}
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ def files_below(directory):
     }
 
 
-def test_it_writes_just_the_three_files(build):
+def test_it_writes_just_the_five_files(build):
     directory = build("block5_conv2")
     assert directory.name == "vgg19-block5-conv2"
     assert files_below(directory.parent) == {f"vgg19-block5-conv2/{name}" for name in ARTIFACTS}
@@ -54,7 +60,7 @@ def test_it_shows_its_progress(command):
     result = command()
     assert result.returncode == 0, result.stderr
     steps = [line.split(":")[0] for line in result.stdout.splitlines() if not line.startswith(" ")]
-    assert steps == ["weights", "encoder", "archive", "card", "verify", "done"]
+    assert steps == ["weights", "encoder", "archive", "card", "manifest", "verify", "done"]
     assert "  ok     gradients: " in result.stdout
 
 
@@ -163,7 +169,7 @@ def test_an_interrupted_build_leaves_nothing(flags_of_block1, tmp_path, monkeypa
     monkeypatch.setattr(verify, "run_in_fresh_process", interrupt)
     assert build_encoder.main(["build_encoder.py"]) == 1
     assert os.listdir(tmp_path) == []
-    assert capsys.readouterr().err == "build_encoder: interrupted; nothing was written.\n"
+    assert capsys.readouterr().err == "build_encoder: interrupted; nothing is half-written.\n"
 
 
 def test_a_terminated_build_leaves_nothing(tmp_path):
@@ -186,7 +192,7 @@ def test_a_terminated_build_leaves_nothing(tmp_path):
         process.terminate()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors.rstrip().endswith("build_encoder: interrupted; nothing was written.")
+    assert errors.rstrip().endswith("build_encoder: interrupted; nothing is half-written.")
     assert os.listdir(tmp_path) == []
 
 

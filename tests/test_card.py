@@ -30,7 +30,7 @@ def render(archive, layer="block5_conv2", source="random", **changes):
         "index_dtype": "int64",
         "pooling": "argmax",
         "weights": SOURCES[source],
-        "archive": archive,
+        "archive_path": archive,
         "publisher": "emilutz",
         "model_version": 1,
         "asset_url": "https://example.com/models",
@@ -40,7 +40,7 @@ def render(archive, layer="block5_conv2", source="random", **changes):
 
 
 def check(text, archive, layer="block5_conv2", index_dtype="int64", pooling="argmax"):
-    card.check(text, layer=layer, index_dtype=index_dtype, pooling=pooling, archive=archive)
+    card.check(text, layer=layer, index_dtype=index_dtype, pooling=pooling, archive_path=archive)
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import fingerprint_pb2
 
 from export import archive, saved_model, vgg19
 from export.encoder import Encoder
@@ -89,18 +88,3 @@ def test_two_fresh_processes_write_the_same_bytes(run_command, tmp_path):
         assert result.returncode == 0, result.stderr
         contents.append((tmp_path / name / "encoder.tar.gz").read_bytes())
     assert contents[0] == contents[1]
-
-
-def test_the_fingerprints_uuid_follows_from_the_model(directory, tmp_path):
-    def uuid(path):
-        fingerprint = fingerprint_pb2.FingerprintDef()
-        with open(path, "rb") as file:
-            fingerprint.ParseFromString(file.read())
-        return fingerprint.uuid
-
-    path = os.path.join(directory, "fingerprint.pb")
-    before = uuid(path)
-    saved_model._derive_uuid(path)
-    assert uuid(path) == before
-    saved_model.save(Encoder("block1_conv2", distinct_weights()), str(tmp_path / "other"))
-    assert uuid(str(tmp_path / "other" / "fingerprint.pb")) != before

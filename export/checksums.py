@@ -1,0 +1,70 @@
+"""Checksums of an artifact's files, and SHA256SUMS, which `sha256sum -c` reads."""
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+__all__ = ["FILE", "check", "digest", "file_digest", "write"]
+
+FILE = "SHA256SUMS"
+
+# No slash: nothing outside the folder is ever read.
+_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>[\w-][\w.-]*)", re.ASCII)
+
+
+def digest(content: bytes) -> dict[str, int | str]:
+    """Returns {"bytes": size, "sha256": in hexadecimal}."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def file_digest(path: str) -> dict[str, int | str]:
+    """Returns the `digest` of a file's content."""
+    return digest(pathlib.Path(path).read_bytes())
+
+
+def write(directory: str, names: Sequence[str]) -> None:
+    """Writes the checksums of the files `names` of `directory` into its SHA256SUMS."""
+    lines = [
+        f"{file_digest(os.path.join(directory, name))['sha256']}  {name}\n"
+        for name in sorted(names)
+    ]
+    pathlib.Path(directory, FILE).write_text("".join(lines), encoding="ascii", newline="\n")
+
+
+def check(directory: str, needed: str) -> list[str]:
+    """Holds the files of `directory` against its SHA256SUMS.
+
+    Files that are listed but not there are passed over, as `sha256sum --ignore-missing` does.
+
+    Args:
+      directory: a folder with a SHA256SUMS.
+      needed: the name of a file that must be listed.
+
+    Returns:
+      The names of the files that were compared.
+
+    Raises:
+      ValueError: if a file differs, `needed` is not listed, or the list is in another form.
+    """
+    try:
+        lines = pathlib.Path(directory, FILE).read_text(encoding="ascii").splitlines()
+    except ValueError as error:
+        raise ValueError(f"{FILE} is not text in ASCII ({error})") from error
+    matches = [_LINE.fullmatch(line) for line in lines]
+    if not all(matches):
+        line = lines[matches.index(None)]
+        raise ValueError(f"{FILE} must hold lines of `SHA-256  NAME`. Received: {line!r:.100}")
+    listed = {match["name"]: match["sha256"] for match in matches}
+    if needed not in listed or len(listed) != len(lines):
+        raise ValueError(
+            f"{FILE} must list {needed}, and each file once. "
+            f"Received: {', '.join(match['name'] for match in matches):.200}"
+        )
+    present = [name for name in listed if os.path.isfile(os.path.join(directory, name))]
+    for name in present:
+        sha256 = file_digest(os.path.join(directory, name))["sha256"]
+        if sha256 != listed[name]:
+            raise ValueError(f"{name} has the SHA-256 {sha256}, not the listed {listed[name]}")
+    return present

@@ -1,0 +1,17 @@
+"""What an encoder can be asked for: the words that the command, the card and the manifest share.
+
+Nothing here needs TensorFlow.
+"""
+
+__all__ = ["ASSET_URL", "DATASET", "ENGINES", "INDEX_DTYPES", "PUBLISHER"]
+
+INDEX_DTYPES = ("int64", "int32")
+
+# What finds the maxima: `tf.nn.max_pool_with_argmax`, which XLA does not know, or comparisons,
+# which it does and fuses, and which are slow without it.
+ENGINES = ("argmax", "xla")
+
+# Regular expressions, to be matched as a whole and with re.ASCII.
+PUBLISHER = r"[a-z\d-]+"
+DATASET = r"[a-z\d-]+"
+ASSET_URL = r"https?://[\w.:/~%-]+"
