@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
         try:
             directory = build()
         except (ValueError, OSError, tf.errors.OpError) as error:
-            return _fail(str(error))
+            return _fail(_reason(error))
     except KeyboardInterrupt:
         return _fail("interrupted; nothing is half-written.")
     print(f"done: {', '.join(os.path.join(directory, name) for name in ARTIFACTS)}")
@@ -184,6 +184,14 @@ def _shaping_flags() -> dict[str, object]:
         shaping["weights"] = os.path.basename(FLAGS.weights)
         shaping["dataset"] = FLAGS.dataset
     return shaping
+
+
+def _reason(error: Exception) -> str:
+    # TensorFlow puts the operation that failed in front of what went wrong.
+    reason = re.sub(r"^\{\{function_node .*?\}\} ", "", str(error))
+    if re.search("No space left|File too large|Disk quota", reason):
+        reason += f". Make room in {FLAGS.output_dir}, or choose another --output_dir."
+    return reason
 
 
 def _fail(reason: str) -> int:

@@ -128,7 +128,7 @@ def check(
       index_dtype: the dtype of the archive's indices, "int64" or "int32".
       pooling: what finds the archive's maxima, "argmax" or "xla"; block1 has none.
       archive_path: path of the archive.
-      source: where its weights came from, "imagenet", "random" or "file"; None if not known.
+      source: where its weights came from, one of `weights.SOURCES`; None if not known.
 
     Raises:
       ValueError: says which rule the card breaks, or which fact is not the archive's.

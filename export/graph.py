@@ -70,6 +70,8 @@ def check(directory: str) -> str:
 
 
 def _check_objects(objects):
+    if not objects.nodes:
+        raise ValueError("there must be an object to load: this is a model of TensorFlow 1")
     for node in objects.nodes:
         kind = node.WhichOneof("kind")
         if kind == "user_object":

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from export import archive, vgg19
-from export.weights import Weights, layer_sha256
+from export import __version__, archive, vgg19
+from export.weights import SOURCES, Weights, layer_sha256
 
 __all__ = ["check_archive", "check_model", "make", "read", "write"]
 
@@ -57,6 +57,7 @@ def make(
         },
         "flags": dict(flags),
         "versions": {
+            "unpooling-encoders": __version__,
             "python": platform.python_version(),
             "zlib": zlib.ZLIB_RUNTIME_VERSION,
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -92,6 +93,12 @@ def read(path: str) -> dict:
             raise ValueError(
                 f"manifest {path}: `{key}` must be an object. Received: {manifest.get(key)!r:.80}."
             )
+    source = manifest["weights"].get("source")
+    if source not in SOURCES:
+        raise ValueError(
+            f"manifest {path}: the source of the weights must be one of {', '.join(SOURCES)}. "
+            f"Received: {source!r:.80}."
+        )
     return manifest
 
 

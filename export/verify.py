@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from export import archive, card, checksums, diagram, fingerprint, graph, manifest, vgg19
 
@@ -255,7 +256,7 @@ def _weights(subject):
             for c in subject.convolutions
         },
     )
-    source = subject.manifest["weights"].get("source")
+    source = subject.manifest["weights"]["source"]
     return f"those of {len(subject.convolutions)} layers as stated, source: {source}"
 
 
@@ -480,7 +481,7 @@ def _card(subject):
         index_dtype=subject.index_dtype,
         pooling=subject.pooling,
         archive_path=subject.path,
-        source=subject.manifest["weights"].get("source") if subject.manifest else None,
+        source=subject.manifest["weights"]["source"] if subject.manifest else None,
     )
     return "keeps the hub's rules and describes this archive"
 
@@ -489,12 +490,13 @@ def _diagram(subject):
     path = subject.beside("encoder.png")
     if not path:
         return "none beside the archive"
-    height, width, _ = tf.io.decode_png(tf.io.read_file(path)).shape
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         diagram.draw(subject.layer, file.name)
-        drawn = tf.io.decode_png(tf.io.read_file(file.name)).shape
-    _expect((height, width) == tuple(drawn[:2]), f"not the diagram of {subject.layer}")
-    return f"{width}x{height} pixels"
+        with Image.open(file.name) as drawn, Image.open(path, formats=["PNG"]) as picture:
+            # The size stands in front: no pixel of a picture that is too large is ever decoded.
+            _expect(picture.size == drawn.size, f"not the diagram of {subject.layer}")
+            picture.load()
+    return f"{picture.width}x{picture.height} pixels"
 
 
 _CHECKS = (
@@ -544,7 +546,9 @@ def _close(left, right):
 
 
 def _one_line(error):
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    # Names in a stranger's archive may hold what moves a terminal's cursor, or no text at all.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def main(arguments: list[str]) -> int:

@@ -12,7 +12,9 @@ import numpy as np
 
 from export import checksums, vgg19
 
-__all__ = ["Weights", "layer_sha256", "load"]
+__all__ = ["SOURCES", "Weights", "layer_sha256", "load"]
+
+SOURCES = ("imagenet", "random", "file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Weights:
 
     Attributes:
       layers: for each convolution its (kernel, bias): float32, (3, 3, in, out) and (out,).
-      source: "imagenet", "random" or "file".
+      source: one of `SOURCES`.
       seed: the seed of random weights, else None.
       file_name: the name, without its folder, of the file they were read from, else None.
       file_sha256: that file's SHA-256, else None.
