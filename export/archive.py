@@ -11,7 +11,7 @@ import stat
 import tarfile
 import zlib
 
-from export import checksums, vgg19
+from export import checksums, text, vgg19
 
 __all__ = ["check_form", "describe", "files", "members", "pack", "unpack"]
 
@@ -147,7 +147,7 @@ def _source_date_epoch():
     if not re.fullmatch(r"\d{1,10}", value, re.ASCII) or int(value) > _LATEST:
         raise ValueError(
             "SOURCE_DATE_EPOCH must be a whole number of seconds since 1970, at most "
-            f"{_LATEST}: correct or unset it. Received: {value}."
+            f"{_LATEST}: correct or unset it. Received: {value!r}."
         )
     return int(value)
 
@@ -184,6 +184,7 @@ def _read(path):
             raise EOFError("something follows its end" if stream.eof else "it is cut short")
     if too_large:
         raise ValueError(f"archive {path}: holds more than {_LIMIT:,} bytes, as no encoder does.")
+    _check_headers(path, tar)
     with contextlib.ExitStack() as stack:
         with _damage_named(path):
             reader = stack.enter_context(tarfile.open(fileobj=io.BytesIO(tar), mode="r:"))
@@ -202,8 +203,27 @@ def _damage_named(path):
         yield
     except Exception as error:
         raise ValueError(
-            f"archive {path}: not a complete gzip-compressed tar archive ({error})."
+            f"archive {path}: not a complete gzip-compressed tar archive ({text.one_line(error)})."
         ) from error
+
+
+def _check_headers(path, tar):
+    """Refuses long extended headers: before Python 3.11.10 `tarfile` takes hours over them.
+
+    See CVE-2024-6232. Blocks of a file's content that look like such a header are rarer than any
+    other damage: they would have to hold their own checksum.
+    """
+    extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+    for start in range(0, len(tar) - tarfile.BLOCKSIZE + 1, tarfile.BLOCKSIZE):
+        if tar[start + 156 : start + 157] in extended:
+            block = tar[start : start + tarfile.BLOCKSIZE]
+            with contextlib.suppress(tarfile.HeaderError):
+                header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                if header.size > tarfile.BLOCKSIZE:
+                    raise ValueError(
+                        f"archive {path}: an extended header of {header.size:,} bytes; the "
+                        "members of an encoder need none."
+                    )
 
 
 def _check_members(path, found):
@@ -211,7 +231,7 @@ def _check_members(path, found):
     if sorted(names) != sorted(_MEMBERS):
         raise ValueError(
             f"archive {path}: the members must be {', '.join(_MEMBERS)}. "
-            f"Received: {', '.join(names) or 'none'}."
+            f"Received: {text.one_line(', '.join(names)) or 'none'}."
         )
     for member in found:
         kind = tarfile.DIRTYPE if member.name == _FOLDER else tarfile.REGTYPE

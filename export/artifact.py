@@ -48,7 +48,7 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
         with contextlib.ExitStack() as stack:
             with _locked(parent):
                 staging = tempfile.mkdtemp(prefix=prefix, dir=parent)
-                stack.callback(shutil.rmtree, staging, ignore_errors=True)
+                stack.callback(_remove, staging)
                 # Held until the process ends, so that others can tell it from litter.
                 stack.enter_context(_locked(staging))
             if os.path.isdir(directory):
@@ -104,10 +104,11 @@ def _try_exchange(staging, directory):
 
 
 def _put_in_place(staging, directory, names, overwrite):
-    complete = os.path.join(staging, "complete")
     lacking = [name for name in names if not os.path.isfile(os.path.join(staging, name))]
     if lacking:
         raise FileNotFoundError(f"{', '.join(lacking)} was not made; nothing was put in place.")
+    # A name that the body cannot have taken, and the mode that the umask gives a folder.
+    complete = os.path.join(tempfile.mkdtemp(dir=staging), "complete")
     os.mkdir(complete)
     for name in names:
         os.rename(os.path.join(staging, name), os.path.join(complete, name))
@@ -115,10 +116,11 @@ def _put_in_place(staging, directory, names, overwrite):
         _check_target(directory, names, overwrite)
         if os.path.isdir(directory):
             _take_along(directory, complete, names)
-            _sync(complete)
+            _sync(complete, names)
             exchange(complete, directory)
+            _take_latecomers(complete, directory, names)
         else:
-            _sync(complete)
+            _sync(complete, names)
             os.rename(complete, directory)
         _sync_folder(os.path.dirname(directory))
 
@@ -135,13 +137,18 @@ def _take_along(directory, complete, names):
     )
 
 
-def _sync(folder):
+def _take_latecomers(old, directory, names):
+    """Moves over what a stranger put into the old folder in the last moment."""
+    for name in os.listdir(old):
+        if name not in names and not os.path.lexists(os.path.join(directory, name)):
+            os.rename(os.path.join(old, name), os.path.join(directory, name))
+
+
+def _sync(folder, names):
     """Waits until a folder and its files are on the disk: a rename may overtake their content."""
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if os.path.isfile(path) and not os.path.islink(path):
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+    for name in names:
+        with open(os.path.join(folder, name), "rb") as file:
+            os.fsync(file.fileno())
     _sync_folder(folder)
 
 
@@ -154,11 +161,15 @@ def _sync_folder(folder):
 
 
 @contextlib.contextmanager
-def _locked(folder):
-    """Waits for the lock on a folder and holds it; the system frees it when the process ends."""
+def _locked(folder, wait=True):
+    """Takes the lock on a folder and holds it; the system frees it when the process ends.
+
+    Raises:
+      BlockingIOError: if another process holds it and `wait` is not set.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)
@@ -170,11 +181,13 @@ def _remove_litter(parent, prefix):
         path = os.path.join(parent, name)
         if not name.startswith(prefix) or os.path.islink(path) or not os.path.isdir(path):
             continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue  # Its process is at work.
-        finally:
-            os.close(descriptor)
-        shutil.rmtree(path, ignore_errors=True)
+        # Its process is at work, or it is another user's, or it has just gone.
+        with contextlib.suppress(OSError), _locked(path, wait=False):
+            _remove(path)
+
+
+def _remove(folder):
+    for path, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            os.chmod(path, 0o700)  # A folder that may not be written to keeps its files.
+    shutil.rmtree(folder, ignore_errors=True)

@@ -48,6 +48,8 @@ def check(directory: str, needed: str) -> list[str]:
     Raises:
       ValueError: if a file differs, `needed` is not listed, or the list is in another form.
     """
+    if not os.path.isfile(os.path.join(directory, FILE)):  # A pipe would be waited for.
+        raise ValueError(f"{FILE} is not a file")
     try:
         lines = pathlib.Path(directory, FILE).read_text(encoding="ascii").splitlines()
     except ValueError as error:

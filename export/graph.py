@@ -5,8 +5,10 @@ open connections and call Python; see
 https://github.com/tensorflow/tensorflow/blob/master/SECURITY.md. An encoder uses none of them.
 """
 
+import graphlib
 import itertools
 import os
+import re
 
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
@@ -33,6 +35,11 @@ _SAVING = frozenset(
     """.split()
 )
 _RESTORING = frozenset("AssignVariableOp Const Identity NoOp RestoreV2".split())
+
+# Functions bear names that no operation has, and say nothing that lets TensorFlow's optimizer put
+# one of them in the place of another.
+_FUNCTION = re.compile(r"__inference_\w+", re.ASCII)
+_FUNCTION_ATTRIBUTES = frozenset(["_construction_context", "_input_shapes"])
 
 # What the loaded object is put together from: no assets, tables, or classes of a library.
 _OBJECTS = frozenset("bare_concrete_function captured_tensor function variable".split())
@@ -86,6 +93,10 @@ def _check_objects(objects):
 def _check_operations(meta_graph):
     graph = meta_graph.graph_def
     functions = {function.signature.name: function for function in graph.library.function}
+    if len(functions) < len(graph.library.function) or graph.library.gradient:
+        raise ValueError(
+            "the graph defines a function twice, or a gradient by TensorFlow 1's rules"
+        )
     for_files = _nodes_for_files(meta_graph)
     saving_or_restoring = {
         name: allowed for node, allowed in for_files.values() for name in _called(node)
@@ -99,16 +110,21 @@ def _check_operations(meta_graph):
                 raise ValueError(f"{where} calls {name}, which saves or restores variables")
 
     _check_kinds("the graph", graph.node, _TOP)
-    calls = (_called(node) for node in graph.node if node.name not in for_files)
-    check_calls("the graph", itertools.chain.from_iterable(calls))
+    others = (node for node in graph.node if node.name not in for_files)
+    check_calls("the graph", itertools.chain.from_iterable(map(_called, others)))
     check_calls("the loaded object", _functions_of(meta_graph.object_graph_def))
     check_calls("a gradient", [g.gradient_func for g in graph.library.registered_gradients])
     calls = {}
     for name, function in functions.items():
         _check_kinds(name, function.node_def, saving_or_restoring.get(name, _COMPUTING))
+        if not _FUNCTION.fullmatch(name) or not _FUNCTION_ATTRIBUTES.issuperset(function.attr):
+            raise ValueError(f"{name} may be taken for another operation or function")
         calls[name] = {called for node in function.node_def for called in _called(node)}
         check_calls(name, calls[name])
-    _check_that_calls_end(calls)
+    try:
+        graphlib.TopologicalSorter(calls).prepare()
+    except graphlib.CycleError as error:
+        raise ValueError(f"the function {error.args[1][0]} calls itself") from error
     count = len(graph.node) + sum(len(function.node_def) for function in functions.values())
     return f"{count:,} operations in {len(functions)} functions, each of a kind that encoders use"
 
@@ -140,7 +156,12 @@ def _nodes_for_files(meta_graph):
         for tensor in node.input
     }
     for signature in meta_graph.signature_def.values():
-        used.update(info.name.partition(":")[0] for info in signature.outputs.values())
+        for info in signature.outputs.values():
+            if info.WhichOneof("encoding") != "name":
+                raise ValueError("a signature returns something else than plain tensors")
+            used.add(info.name.partition(":")[0])
+    for collection in meta_graph.collection_def.values():
+        used.update(name.partition(":")[0] for name in collection.node_list.value)
     if not used.isdisjoint(nodes):
         raise ValueError("what a signature returns depends on saving or restoring variables")
     return nodes
@@ -162,20 +183,3 @@ def _functions_of(objects):
         names.add(node.bare_concrete_function.concrete_function_name)
         names.add(node.captured_tensor.concrete_function)
     return names - {""}
-
-
-def _check_that_calls_end(calls):
-    """Raises ValueError if a function calls itself, directly or by way of others."""
-    open_calls, done = [], set()
-
-    def follow(name):
-        if name in open_calls:
-            raise ValueError(f"the function {name} calls itself")
-        if name not in done:
-            open_calls.append(name)
-            for called in sorted(calls[name]):
-                follow(called)
-            done.add(open_calls.pop())
-
-    for name in calls:
-        follow(name)

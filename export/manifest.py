@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
+import stat
 import zlib
 from collections.abc import Mapping
 
@@ -78,6 +80,8 @@ def read(path: str) -> dict:
       ValueError: if the file is not one that `write` could have written.
     """
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            raise OSError("it is a pipe")  # Which would be waited for.
         with open(path, "rb") as file:
             manifest = json.loads(file.read(_LARGEST))
     # RecursionError: brackets in brackets in brackets.

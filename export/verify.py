@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from export import archive, card, checksums, diagram, fingerprint, graph, manifest, vgg19
+from export import archive, card, checksums, diagram, fingerprint, graph, manifest, text, vgg19
 
 __all__ = ["Check", "run_in_fresh_process", "verify"]
 
@@ -60,7 +60,7 @@ def verify(path: str, manifest_path: str | None = None) -> Iterator[Check]:
             try:
                 check = Check(name, True, function(subject))
             except Exception as error:  # Whatever a broken archive makes TensorFlow raise.
-                check = Check(name, False, _one_line(error))
+                check = Check(name, False, text.one_line(error) or type(error).__name__)
             yield check
             if needed and not check.passed:
                 return
@@ -123,7 +123,7 @@ class _Subject:
     def beside(self, name):
         """The path of a file beside the archive, or None if it is not there."""
         path = pathlib.Path(self.path).with_name(name)
-        return str(path) if path.exists() else None
+        return str(path) if os.path.lexists(path) else None
 
     def pictures(self):
         """Pictures of several sizes and batches: (name, (B, H, W, 3) float32 in [0, 255])."""
@@ -543,12 +543,6 @@ def _close(left, right):
     left, right = np.asarray(left), np.asarray(right)
     scale = np.abs(right).max()
     return left.shape == right.shape and np.abs(left - right).max() <= _TOLERANCE * scale
-
-
-def _one_line(error):
-    text = " ".join(str(error).split()) or type(error).__name__
-    # Names in a stranger's archive may hold what moves a terminal's cursor, or no text at all.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def main(arguments: list[str]) -> int:

@@ -6,13 +6,16 @@ import io
 import os
 import random
 import resource
+import stat
+import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 
 import pytest
 
-from export import archive
+from export import archive, vgg19
 
 MEMBERS = (
     "fingerprint.pb",
@@ -56,6 +59,12 @@ def tree(directory):
         str(path.relative_to(directory)): None if path.is_dir() else path.read_bytes()
         for path in directory.rglob("*")
     }
+
+
+@pytest.fixture(autouse=True)
+def _no_source_date_epoch(monkeypatch):
+    """Keeps a time that a packager has set out of the archives that are compared here."""
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
 
 
 @pytest.fixture
@@ -227,6 +236,246 @@ def test_pack_names_the_member_that_is_of_the_wrong_kind_and_writes_nothing(tmp_
     assert not (tmp_path / "new.tar.gz").exists()
 
 
+# SOURCE_DATE_EPOCH.
+
+
+@pytest.mark.parametrize("time", [1, 1_700_000_000, 2**31, 2**32 - 1])
+def test_source_date_epoch_is_every_time_in_the_archive(folder, tmp_path, monkeypatch, time):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(time))
+    content = packed(folder, tmp_path / "dated.tar.gz")
+
+    assert content[4:8] == struct.pack("<I", time)
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
+        assert [member.mtime for member in tar] == [time] * len(MEMBERS)
+
+
+def test_nothing_but_the_times_follows_from_source_date_epoch(good, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    content = packed(folder, tmp_path / "dated.tar.gz")
+
+    members = entries()
+    for info, _ in members.values():
+        info.mtime = 1_700_000_000
+    assert content == in_gzip(tar_of(members.values()), time=1_700_000_000)
+    assert content != good
+
+
+def test_an_archive_with_times_is_in_form_and_unpacks_wherever(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    packed(folder, tmp_path / "dated.tar.gz")
+    (tmp_path / "into").mkdir()
+
+    for time in (None, "1", "x"):
+        if time is None:
+            monkeypatch.delenv("SOURCE_DATE_EPOCH")
+        else:
+            monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
+        archive.check_form(str(tmp_path / "dated.tar.gz"))
+        described = archive.describe(str(tmp_path / "dated.tar.gz"))
+        assert described["archive"]["source_date_epoch"] == 1_700_000_000
+    archive.unpack(str(tmp_path / "dated.tar.gz"), str(tmp_path / "into"))
+    assert tree(tmp_path / "into") == {**CONTENT, "variables": None}
+
+
+def test_an_empty_source_date_epoch_counts_as_unset(good, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "")
+
+    assert packed(folder, tmp_path / "other.tar.gz") == good
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("x", "-1", "4294967296", "1.5", "99999999999", "0x10", " 1", "1_000", "1e9", "\u0661"),
+        "1\n2",
+    ],
+)
+def test_a_wrong_source_date_epoch_is_refused_by_name(folder, tmp_path, monkeypatch, value):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", value)
+
+    with pytest.raises(ValueError) as caught:
+        archive.pack(str(folder), str(tmp_path / "new.tar.gz"))
+    message = str(caught.value)
+    assert message.startswith("SOURCE_DATE_EPOCH must be a whole number of seconds since 1970")
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "new.tar.gz").exists()
+
+
+# Describing, and holding against the form.
+
+
+def test_the_description_is_what_other_tools_find(good, tmp_path):
+    plain = gzip.decompress(good)
+    with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
+        members = {name: tar.extractfile(name).read() for name in FILES}
+
+    def digest(content):
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    found = archive.describe(str(tmp_path / "good.tar.gz"))
+    assert found == {
+        "archive": {**digest(good), "source_date_epoch": 0},
+        "tar": digest(plain),
+        "members": {name: digest(content) for name, content in members.items()},
+    }
+    assert list(found["members"]) == list(FILES)
+    assert members == CONTENT
+
+
+def test_what_cannot_be_unpacked_cannot_be_described(good, tmp_path):
+    (tmp_path / "short.tar.gz").write_bytes(good[:-1])
+
+    for look in (archive.describe, archive.check_form):
+        with pytest.raises(ValueError, match=r"archive .*short\.tar\.gz: not a complete gzip"):
+            look(str(tmp_path / "short.tar.gz"))
+
+
+def misform(content, tmp_path):
+    """Returns what `check_form` has against these bytes, which `unpack` takes all the same."""
+    path, target = tmp_path / "other.tar.gz", tmp_path / "into"
+    path.write_bytes(content)
+    target.mkdir()
+    archive.unpack(str(path), str(target))
+    assert tree(target) == {**CONTENT, "variables": None}
+    try:
+        archive.check_form(str(path))
+    except ValueError as error:
+        assert str(error).startswith(f"archive {path}: its ")
+        assert str(error).endswith("Make archives with build_encoder.py.")
+        assert "\n" not in str(error)
+        return str(error)
+    return None
+
+
+def test_the_helpers_make_the_form_of_pack(good, tmp_path):
+    # So what is refused below is refused for its one fault.
+    assert tar_of(entries().values()) == gzip.decompress(good)
+    assert in_gzip(tar_of(entries().values())) == good
+    assert misform(good, tmp_path) is None
+
+
+@pytest.mark.parametrize("level", [0, 1, 6])
+def test_another_compression_is_in_form(good, tmp_path, level):
+    content = in_gzip(gzip.decompress(good), level=level)
+
+    assert content != good
+    assert misform(content, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"uid": 1000},
+        {"gid": 1000},
+        {"uname": "builder"},
+        {"gname": "builders"},
+        {"mode": 0o600},
+        {"mode": 0o4755},
+        {"mtime": 1},
+        {"mtime": 2**32},
+        {"linkname": "elsewhere"},
+        {"devmajor": 1},
+    ],
+    ids=lambda fields: "-".join(f"{key}-{value}" for key, value in fields.items()),
+)
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_header_that_pack_does_not_write_is_out_of_form(tmp_path, name, fields):
+    members = entries()
+    for field, value in fields.items():
+        setattr(members[name][0], field, value)
+    tar = tar_of(members.values())
+    if "devmajor" in fields:  # Python writes it for devices alone.
+        tar = with_header_field(tar, name, slice(329, 337), b"0000001\0")
+
+    assert "its tar is not in the form" in misform(in_gzip(tar), tmp_path)
+
+
+@pytest.mark.parametrize("time", [-1, 2**32, 2**33, 2**40])
+def test_times_that_gzip_cannot_tell_are_out_of_form(tmp_path, time):
+    members = entries()
+    for info, _ in members.values():
+        info.mtime = time
+    tar = tar_of(members.values(), tarfile.GNU_FORMAT)
+
+    assert "its tar is not in the form" in misform(in_gzip(tar), tmp_path)
+
+
+@pytest.mark.parametrize("time", [1, 2**32 - 1])
+def test_a_time_in_the_tar_alone_or_around_it_alone_is_out_of_form(good, tmp_path, time):
+    members = entries()
+    for info, _ in members.values():
+        info.mtime = time
+    tar = tar_of(members.values())
+    for number, (content, words) in enumerate(
+        [
+            (in_gzip(tar), "its gzip header is not"),
+            (in_gzip(gzip.decompress(good), time=time), "its gzip header is not"),
+            (in_gzip(tar, time=time), None),
+        ]
+    ):
+        place = tmp_path / str(number)
+        place.mkdir()
+        found = misform(content, place)
+        assert found is None if words is None else words in found
+
+
+def test_formats_that_pack_does_not_write_are_out_of_form(good, tmp_path):
+    gnu = tar_of(entries().values(), tarfile.GNU_FORMAT)
+    members = entries()
+    members["saved_model.pb"][0].pax_headers = {"comment": "by hand"}
+    pax = tar_of(members.values(), tarfile.PAX_FORMAT)
+    for number, tar in enumerate([gnu, pax]):
+        place = tmp_path / str(number)
+        place.mkdir()
+        assert tar != gzip.decompress(good)
+        assert "its tar is not in the form" in misform(in_gzip(tar), place)
+
+
+def test_another_order_is_out_of_form(tmp_path):
+    tar = tar_of(reversed(entries().values()))
+
+    assert "its tar is not in the form" in misform(in_gzip(tar), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tar: tar + bytes(tarfile.RECORDSIZE),
+        lambda tar: tar + b"more",
+        lambda tar: tar + tar,
+        lambda tar: tar[: -tarfile.BLOCKSIZE],
+        lambda tar: tar[:-1] + b"!",
+        lambda tar: tar.replace(b"graphgraph\0", b"graphgraph!", 1),
+    ],
+    ids=["zeros", "text", "a second tar", "a block less", "in the last block", "in the padding"],
+)
+def test_something_beside_the_members_is_out_of_form(good, tmp_path, change):
+    tar = change(gzip.decompress(good))
+
+    assert tar != gzip.decompress(good)
+    assert "its tar is not in the form" in misform(in_gzip(tar), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"flags": 8, "extra": b"encoder.tar\0"},
+        {"flags": 16, "extra": b"a comment\0"},
+        {"flags": 4, "extra": b"\5\0extra"},
+        {"flags": 1},
+        {"end": b"\x02\x03"},
+        {"end": b"\x00\xff"},
+        {"end": b"\x04\xff"},
+    ],
+    ids=["name", "comment", "extra field", "text", "system", "default level", "fastest level"],
+)
+def test_a_gzip_header_that_pack_does_not_write_is_out_of_form(good, tmp_path, fields):
+    content = in_gzip(gzip.decompress(good), **fields)
+
+    assert gzip.decompress(content) == gzip.decompress(good)
+    assert "its gzip header is not in the form" in misform(content, tmp_path)
+
+
 # Unpacking what `pack` did not make.
 
 
@@ -237,6 +486,7 @@ def entries():
         info = tarfile.TarInfo(name)
         if name == "variables":
             info.type = tarfile.DIRTYPE
+            info.mode = 0o755
         else:
             info.size = len(CONTENT[name])
         good[name] = (info, CONTENT.get(name, b""))
@@ -258,6 +508,33 @@ def tar_gz(members, format=tarfile.USTAR_FORMAT):
         for info, data in members:
             tar.addfile(info, io.BytesIO(data))
     return stream.getvalue()
+
+
+def tar_of(members, format=tarfile.USTAR_FORMAT):
+    return gzip.decompress(tar_gz(members, format))
+
+
+def in_gzip(tar, *, level=9, flags=0, time=0, end=b"\x02\xff", extra=b""):
+    """Returns these bytes in gzip, byte by byte as RFC 1952 has it, by default as `pack` does."""
+    deflate = zlib.compressobj(level, wbits=-zlib.MAX_WBITS)
+    return b"".join(
+        [
+            b"\x1f\x8b\x08" + bytes([flags]) + struct.pack("<I", time) + end + extra,
+            deflate.compress(tar) + deflate.flush(),
+            struct.pack("<II", zlib.crc32(tar), len(tar)),
+        ]
+    )
+
+
+def with_header_field(tar, name, place, value):
+    """Returns a tar in which a field of a member's header is changed, its checksum put right."""
+    with tarfile.open(fileobj=io.BytesIO(tar)) as reader:
+        start = reader.getmember(name).offset
+    header = bytearray(tar[start : start + tarfile.BLOCKSIZE])
+    header[place] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return tar[:start] + header + tar[start + tarfile.BLOCKSIZE :]
 
 
 def refusal(content, tmp_path):
@@ -393,6 +670,105 @@ def test_a_negative_size_is_refused_at_once(tmp_path, size):
     assert not list((tmp_path / "into").iterdir())
 
 
+# Unpacks every file that is named, with half a gigabyte of memory, and says what was refused.
+BOUNDED = """
+import resource, sys
+from export import archive
+
+resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
+for path in sys.argv[2:]:
+    try:
+        archive.unpack(path, sys.argv[1])
+    except ValueError as error:
+        print(error)
+"""
+
+
+def bounded_refusals(paths, tmp_path, timeout=30):
+    """Returns the messages of `BOUNDED`, one for each path; nothing is written."""
+    (tmp_path / "into").mkdir()
+    result = subprocess.run(
+        [sys.executable, "-c", BOUNDED, tmp_path / "into", *paths],
+        cwd=os.path.dirname(os.path.dirname(archive.__file__)),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert result.returncode == 0, result.stderr
+    assert not list((tmp_path / "into").iterdir())
+    messages = result.stdout.splitlines()
+    for path, message in zip(paths, messages, strict=True):
+        assert message.startswith(f"archive {path}: ")
+    return messages
+
+
+def gigabyte(path, start):
+    """Writes gzip of `start` and a gigabyte of zeros: complete, and a megabyte long."""
+    part = bytes(1 << 24)
+    deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    first = deflate.compress(start) + deflate.flush(zlib.Z_FULL_FLUSH)
+    zeros = deflate.compress(part) + deflate.flush(zlib.Z_FULL_FLUSH)  # Good again and again.
+    checksum, size = zlib.crc32(start), len(start) + 64 * len(part)
+    for _ in range(64):
+        checksum = zlib.crc32(part, checksum)
+    end = deflate.flush() + struct.pack("<II", checksum, size)
+    path.write_bytes(b"\x1f\x8b\x08\0\0\0\0\0\x02\xff" + first + zeros * 64 + end)
+    return path
+
+
+def test_what_grows_without_end_is_refused_with_little_memory(tmp_path):
+    limit = 8 * vgg19.count_parameters(vgg19.LAYERS[-1])
+    model, _ = member("saved_model.pb", size=1 << 30)
+    start = tar_of([entries()["fingerprint.pb"]])[: tarfile.BLOCKSIZE]
+    bombs = [
+        gigabyte(tmp_path / "zeros.tar.gz", b""),
+        gigabyte(tmp_path / "member.tar.gz", start + model.tobuf(tarfile.USTAR_FORMAT)),
+    ]
+
+    assert all(bomb.stat().st_size < 2 << 20 for bomb in bombs)
+    for message in bounded_refusals(bombs, tmp_path):
+        assert message.endswith(f"holds more than {limit:,} bytes, as no encoder does.")
+
+
+def test_a_file_larger_than_any_archive_is_not_read(tmp_path):
+    with open(tmp_path / "huge.tar.gz", "wb") as file:
+        file.truncate(1 << 40)  # A terabyte, of which the disk holds nothing.
+
+    (message,) = bounded_refusals([tmp_path / "huge.tar.gz"], tmp_path)
+    assert "holds more than" in message
+
+
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "fifo.tar.gz")
+    (tmp_path / "folder.tar.gz").mkdir()
+    (tmp_path / "link.tar.gz").symlink_to("/dev/zero")
+    paths = [tmp_path / f"{name}.tar.gz" for name in ("fifo", "folder", "link")]
+    if stat.S_ISCHR(os.stat("/dev/zero").st_mode):
+        paths += ["/dev/zero", "/dev/null"]
+
+    for message in bounded_refusals(paths, tmp_path):
+        assert message.endswith("tar archive (it is a folder, a device or the like).")
+
+
+def test_a_long_extended_header_is_refused_at_once(tmp_path):
+    # CVE-2024-6232: a thousand bytes in the archive, hours of looking for a character set.
+    header, _ = member("header", type=tarfile.XHDTYPE, size=1 << 20)
+    tar = header.tobuf(tarfile.USTAR_FORMAT) + b"1" * (1 << 20) + tar_of(entries().values())
+    (tmp_path / "slow.tar.gz").write_bytes(in_gzip(tar))
+
+    try:
+        bounded_refusals([tmp_path / "slow.tar.gz"], tmp_path, timeout=10)
+    except subprocess.TimeoutExpired:
+        pytest.fail("it is still at work")
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[2Jcleared", "\udcff"])
+def test_names_that_are_no_text_are_named_in_one_printable_line(tmp_path, name):
+    message = refusal(tar_gz([member(name, b"evil")]), tmp_path)
+
+    assert message.isprintable()
+
+
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_duplicate_member_is_refused(tmp_path, name):
     message = refusal(tar_gz([*entries().values(), entries()[name]]), tmp_path)
@@ -499,6 +875,10 @@ def test_a_plain_tar_is_refused(good, tmp_path):
     assert INCOMPLETE in refusal(gzip.decompress(good), tmp_path)
 
 
+def test_another_compression_than_gzips_is_refused(good, tmp_path):
+    assert INCOMPLETE in refusal(zlib.compress(gzip.decompress(good)), tmp_path)
+
+
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 @pytest.mark.parametrize("content", [b"", b"an archive\n" * 1000], ids=["empty", "text"])
 def test_what_is_no_tar_is_refused(tmp_path, content, compress):
@@ -522,6 +902,15 @@ def test_headers_that_make_no_sense_are_refused(tmp_path, headers):
     }
 
     refusal(tar_gz(changed.values(), tarfile.PAX_FORMAT), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_upon_headers_are_refused(tmp_path, kind):
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, 5
+    tower = (header.tobuf(tarfile.USTAR_FORMAT) + b"5 x=\n".ljust(tarfile.BLOCKSIZE, b"\0")) * 5000
+
+    refusal(gzip.compress(tower + tar_of(entries().values())), tmp_path)
 
 
 def test_a_missing_archive_is_refused_by_name(tmp_path):
