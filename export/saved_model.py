@@ -62,7 +62,7 @@ def save(encoder: Encoder, directory: str) -> None:
         "features": named(features, ["features"]),
     }
     tf.saved_model.save(root, directory, signatures=signatures)
-    _renumber(os.path.join(directory, "saved_model.pb"))
+    _forget_the_process(os.path.join(directory, "saved_model.pb"))
     fingerprint.write(directory)
 
 
@@ -73,11 +73,12 @@ _NUMBERED = re.compile(
 )
 
 
-def _renumber(path):
-    """Replaces the numbers that TensorFlow draws from the process's one counter by 0, 1, 2, ...
+def _forget_the_process(path):
+    """Takes out of a SavedModel what TensorFlow puts in of the process that wrote it.
 
-    Otherwise a SavedModel tells how much its process had made before. Not needed any more once
-    https://github.com/tensorflow/tensorflow/issues/54067 is resolved.
+    These are the numbers that it draws from the process's one counter, which become 0, 1, 2, ...,
+    and the settings of the session in each call of a function: devices, threads. Not needed any
+    more once https://github.com/tensorflow/tensorflow/issues/54067 is resolved.
     """
     model = saved_model_pb2.SavedModel()
     with open(path, "rb") as file:
@@ -86,8 +87,12 @@ def _renumber(path):
     numbers = sorted({int(number) for _, number in _NUMBERED.findall(text)})
     text = _NUMBERED.sub(lambda match: f'{match[1]}{numbers.index(int(match[2]))}"', text)
     model = text_format.Parse(text, saved_model_pb2.SavedModel())
-    # TensorFlow sorted them by their names, hence by the numbers as they were.
     for meta_graph in model.meta_graphs:
-        meta_graph.graph_def.library.function.sort(key=lambda function: function.signature.name)
+        graph = meta_graph.graph_def
+        for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+            for node in nodes:
+                node.attr.pop("config_proto", None)
+        # TensorFlow sorted them by their names, hence by the numbers as they were.
+        graph.library.function.sort(key=lambda function: function.signature.name)
     with open(path, "wb") as file:
         file.write(model.SerializeToString(deterministic=True))
