@@ -20,7 +20,7 @@ import sys
 
 from absl import app, flags, logging
 
-from export import options, vgg19
+from export import hub_page, options, vgg19
 
 FLAGS = flags.FLAGS
 
@@ -64,8 +64,8 @@ flags.register_validator(
 )
 flags.register_validator(
     "dataset",
-    lambda value: re.fullmatch(options.DATASET, value, re.ASCII),
-    message="must be a tag of lower-case letters, digits and hyphens",
+    lambda value: value in hub_page.tags()["dataset"],
+    message="must be a dataset tag of the hub; assets/hub_tags.json lists them",
 )
 flags.register_validator(
     "asset_url",
@@ -82,9 +82,6 @@ flags.register_multi_flags_validator(
     lambda values: values["weights"] not in ("imagenet", "random") or not FLAGS["dataset"].present,
     message="--dataset goes with --weights=PATH only; for other weights it is known",
 )
-
-FILES = ("encoder.tar.gz", "encoder.md", "encoder.png", "encoder.manifest.json")
-ARTIFACTS = (*FILES, "SHA256SUMS")
 
 
 def main(argv: list[str]) -> int:
@@ -105,7 +102,7 @@ def main(argv: list[str]) -> int:
             return _fail(_reason(error))
     except KeyboardInterrupt:
         return _fail("interrupted; nothing is half-written.")
-    print(f"done: {', '.join(os.path.join(directory, name) for name in ARTIFACTS)}")
+    print(f"done: {', '.join(os.path.join(directory, name) for name in options.FILES)}")
     return 0
 
 
@@ -125,8 +122,8 @@ def build() -> str:
     from export.encoder import Encoder
 
     directory = os.path.join(FLAGS.output_dir, vgg19.model_name(FLAGS.layer))
-    with artifact.staged(directory, ARTIFACTS, FLAGS.overwrite) as staging:
-        path = {name: os.path.join(staging, name) for name in (*ARTIFACTS, "saved_model")}
+    with artifact.staged(directory, options.FILES, FLAGS.overwrite) as staging:
+        path = {name: os.path.join(staging, name) for name in (*options.FILES, "saved_model")}
 
         print(f"weights: {FLAGS.weights}", flush=True)
         loaded = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
@@ -167,7 +164,7 @@ def build() -> str:
             flags=_shaping_flags(),
         )
         manifest.write(content, path["encoder.manifest.json"])
-        checksums.write(staging, FILES)
+        checksums.write(staging, options.FILES[:-1])
 
         print("verify:", flush=True)
         verify.run_in_fresh_process(path["encoder.tar.gz"])

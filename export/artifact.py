@@ -26,7 +26,7 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
 
     Args:
       directory: where the files belong; made if it does not exist.
-      names: the files that the body puts into the temporary folder.
+      names: the files that the body puts into the temporary folder; they may lie in sub-folders.
       overwrite: whether files of these names may be replaced.
 
     Yields:
@@ -111,6 +111,7 @@ def _put_in_place(staging, directory, names, overwrite):
     complete = os.path.join(tempfile.mkdtemp(dir=staging), "complete")
     os.mkdir(complete)
     for name in names:
+        os.makedirs(os.path.dirname(os.path.join(complete, name)), exist_ok=True)
         os.rename(os.path.join(staging, name), os.path.join(complete, name))
     with _locked(os.path.dirname(directory)):
         _check_target(directory, names, overwrite)
@@ -131,7 +132,11 @@ def _take_along(directory, complete, names):
         directory,
         complete,
         symlinks=True,
-        ignore=lambda folder, _: names if folder == directory else (),
+        ignore=lambda folder, entries: [
+            entry
+            for entry in entries
+            if os.path.relpath(os.path.join(folder, entry), directory) in names
+        ],
         copy_function=os.link,
         dirs_exist_ok=True,
     )
@@ -149,7 +154,8 @@ def _sync(folder, names):
     for name in names:
         with open(os.path.join(folder, name), "rb") as file:
             os.fsync(file.fileno())
-    _sync_folder(folder)
+    for path, _, _ in os.walk(folder):
+        _sync_folder(path)
 
 
 def _sync_folder(folder):

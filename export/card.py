@@ -1,7 +1,6 @@
 """The card that a hub shows for a module: made from the template in assets/, and checked.
 
-The rules for a card follow the tfhub.dev repository (tools/validator.py and tags/*.yaml in
-https://github.com/tensorflow/tfhub.dev).
+What the hub demands of any page is in `hub_page`.
 """
 
 import pathlib
@@ -9,15 +8,13 @@ import re
 
 import jinja2
 
-from export import checksums, options, vgg19
+from export import checksums, hub_page, vgg19
 from export.weights import Weights
 
 __all__ = ["check", "code_blocks", "outputs", "render"]
 
 _ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 
-_FIRST_LINE = re.compile(rf"# Module {options.PUBLISHER}/(?P<name>[\w.-]+)/\d+", re.ASCII)
-_METADATA = re.compile(r"<!-- (?P<key>[\w-]+): (?P<value>.+) -->", re.ASCII)
 _FIXED_METADATA = {
     "task": "image-feature-vector",
     "fine-tunable": "true",
@@ -133,25 +130,23 @@ def check(
     Raises:
       ValueError: says which rule the card breaks, or which fact is not the archive's.
     """
+    page = hub_page.read(text)
+    name = vgg19.encoder_name(layer)
+    if (page.kind, page.name) != ("Module", name):
+        raise ValueError(
+            f"the module's name must be {name}, as the archive ends at {layer}. "
+            f"Received: {page.kind} {page.name}."
+        )
     lines = text.split("\n")
-    match = _FIRST_LINE.fullmatch(lines[0])
-    if not match:
-        raise ValueError(
-            "the first line must be `# Module PUBLISHER/NAME/VERSION`, the publisher in lower "
-            f"case. Received: {lines[0]!r}."
-        )
-    if match["name"] != vgg19.encoder_name(layer):
-        raise ValueError(
-            f"the module's name must be {vgg19.encoder_name(layer)}, as the archive ends at "
-            f"{layer}. Received: {match['name']}."
-        )
     for section in _SECTIONS:
         if section not in lines:
             raise ValueError(f"the section `{section}` is missing.")
-    head = [line for line in lines[1 : lines.index(_SECTIONS[0])] if line]
-    if not head or head[0].startswith("<!--") or not head[0].endswith("."):
-        raise ValueError("the first line must be followed by a one-sentence description.")
-    _check_metadata(head[1:], layer)
+    if not page.description.endswith("."):
+        raise ValueError(
+            "the first line must be followed by a one-sentence description. "
+            f"Received: {page.description!r:.120}."
+        )
+    _check_metadata(page.metadata, layer)
     facts = [
         f"| `{row['name']}` | {row['dtype']} | `{row['shape']}` |"
         for row in outputs(layer, index_dtype)
@@ -186,32 +181,17 @@ def _count_variables(layer):
     return 2 * sum(len(block.convolutions) for block in vgg19.blocks_up_to(layer))
 
 
-def _check_metadata(lines, layer):
-    metadata = {}
-    for line in lines:
-        match = _METADATA.fullmatch(line)
-        if not match:
-            raise ValueError(
-                "only metadata comments may stand between the description and the overview. "
-                f"Received: {line!r}."
-            )
-        if match["key"] in metadata:
-            raise ValueError(f"the metadata `{match['key']}` appears twice.")
-        metadata[match["key"]] = match["value"]
+def _check_metadata(metadata, layer):
     keys = {"asset-path", "dataset", *_FIXED_METADATA}
     if set(metadata) != keys:
         raise ValueError(
             f"the metadata must be {', '.join(sorted(keys))}. "
-            f"Received: {', '.join(sorted(metadata)) or 'none'}."
+            f"Received: {', '.join(sorted(metadata))}."
         )
     for key, value in _FIXED_METADATA.items():
-        if metadata[key] != value:
-            raise ValueError(f"`{key}` must be {value}. Received: {metadata[key]}.")
+        if metadata[key] != [value]:
+            raise ValueError(f"`{key}` must be {value}. Received: {', '.join(metadata[key])}.")
     ending = f"/{vgg19.model_name(layer)}/encoder.tar.gz"
-    if not metadata["asset-path"].endswith(ending):
-        raise ValueError(f"`asset-path` must end in {ending}. Received: {metadata['asset-path']}.")
-    if not re.fullmatch(options.DATASET, metadata["dataset"], re.ASCII):
-        raise ValueError(
-            "`dataset` must be a tag of lower-case letters, digits and hyphens. "
-            f"Received: {metadata['dataset']}."
-        )
+    (asset_path,) = metadata["asset-path"]
+    if not asset_path.endswith(ending):
+        raise ValueError(f"`asset-path` must end in {ending}. Received: {asset_path}.")

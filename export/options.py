@@ -3,7 +3,7 @@
 Nothing here needs TensorFlow.
 """
 
-__all__ = ["ASSET_URL", "DATASET", "ENGINES", "INDEX_DTYPES", "PUBLISHER"]
+__all__ = ["ASSET_URL", "ENGINES", "FILES", "INDEX_DTYPES", "PUBLISHER"]
 
 INDEX_DTYPES = ("int64", "int32")
 
@@ -11,7 +11,15 @@ INDEX_DTYPES = ("int64", "int32")
 # which it does and fuses, and which are slow without it.
 ENGINES = ("argmax", "xla")
 
+# The files of an artifact; the last one lists the checksums of the others.
+FILES = (
+    "encoder.tar.gz",
+    "encoder.md",
+    "encoder.png",
+    "encoder.manifest.json",
+    "SHA256SUMS",
+)
+
 # Regular expressions, to be matched as a whole and with re.ASCII.
 PUBLISHER = r"[a-z\d-]+"
-DATASET = r"[a-z\d-]+"
 ASSET_URL = r"https?://[\w.:/~%-]+"

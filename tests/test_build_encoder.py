@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 
 import build_encoder
-from export import verify
+from export import options, verify
 from tests.conftest import ROOT
 
-ARTIFACTS = {
-    "encoder.tar.gz",
-    "encoder.md",
-    "encoder.png",
-    "encoder.manifest.json",
-    "SHA256SUMS",
-}
+ARTIFACTS = {*options.FILES}
 
 
 @pytest.fixture
@@ -94,7 +88,7 @@ def test_an_existing_artifact_is_touched_only_with_overwrite(command, tmp_path):
         (["--seed=x"], "--seed=x"),
         (["--weights=imagenet", "--seed=3"], "--seed goes with --weights=random only"),
         (["--dataset=coco-2017"], "--dataset goes with --weights=PATH only"),
-        (["--weights=a.h5", "--dataset=My Photos"], "must be a tag of lower-case letters"),
+        (["--weights=a.h5", "--dataset=My Photos"], "must be a dataset tag of the hub"),
         (["--publisher=Emil Utz"], "must consist of lower-case letters, digits and hyphens"),
         (["--model_version=0"], "--model_version=0"),
         (["--asset_url=example.com"], "must be an http or https URL"),

@@ -24,7 +24,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 # Not public; drawing a million numbers by making tensors would take minutes.
 from tensorflow.python.framework import ops
 
-import build_encoder
 from export import archive, manifest, options, saved_model, weights
 from export.encoder import Encoder
 from tests.conftest import ROOT
@@ -177,9 +176,9 @@ def test_the_five_files_are_the_same_in_entirely_other_surroundings(build, place
         assert float(now) > start + 399 * 86400
     assert found.stat().st_mode & 0o077 == 0
 
-    assert sorted(os.listdir(found)) == sorted(build_encoder.ARTIFACTS)
+    assert sorted(os.listdir(found)) == sorted(options.FILES)
     assert_same_archive(found / "encoder.tar.gz", usual / "encoder.tar.gz")
-    for name in build_encoder.ARTIFACTS:
+    for name in options.FILES:
         assert (found / name).read_bytes() == (usual / name).read_bytes(), name
 
 

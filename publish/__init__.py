@@ -1,0 +1,1 @@
+"""Publishes artifacts that `build_encoder.py` made."""
