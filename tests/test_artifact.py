@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent import futures
 
 import pytest
@@ -544,14 +545,14 @@ def publisher(target, mark="new", overwrite=True, user=""):
 
 def end(process):
     """Lets a publisher's body end; returns the exit status and what was said on stderr."""
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=30)
     return process.returncode, errors
 
 
 def test_the_temporary_folder_of_a_live_process_is_left_alone(tmp_path):
     target = tmp_path / "model"
-    with publisher(target) as process:
-        export(target, LATER)
+    with publisher(target) as process, publisher(target, "later") as other:
+        assert end(other) == (0, "")
         assert tree(process.staging) == NEW
         assert tree(target) == LATER
         assert end(process) == (0, "")
@@ -589,10 +590,12 @@ def test_what_only_looks_like_a_temporary_folder_stays(tmp_path):
         "neighbour/encoder.md": b"a neighbour's",
     }
     write(tmp_path, others)
+    (tmp_path / "neighbour").chmod(0o555)
 
     for content in (NEW, LATER):
         export(tmp_path / "model", content, overwrite=True)
         assert tree(tmp_path) == {**others, **below("model", content)}
+        assert (tmp_path / "neighbour").stat().st_mode & 0o777 == 0o555
 
 
 def test_a_temporary_folder_that_was_just_made_is_not_taken_for_litter(tmp_path, monkeypatch):
@@ -704,7 +707,9 @@ def test_of_many_at_once_with_overwrite_a_reader_sees_one_complete_artifact_each
             stack.callback(process.kill)
         for process in processes:
             print(file=process.stdin, flush=True)
+        deadline = time.monotonic() + 60
         while any(process.poll() is None for process in processes):
+            assert time.monotonic() < deadline, "they wait for each other"
             found = snapshot(target, versions["old"])
             if found is not None:
                 assert found in versions.values()
