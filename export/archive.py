@@ -219,7 +219,8 @@ def _check_headers(path, tar):
             block = tar[start : start + tarfile.BLOCKSIZE]
             with contextlib.suppress(tarfile.HeaderError):
                 header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-                if header.size > tarfile.BLOCKSIZE:
+                # `tarfile` takes a negative size for all that is left.
+                if not 0 <= header.size <= tarfile.BLOCKSIZE:
                     raise ValueError(
                         f"archive {path}: an extended header of {header.size:,} bytes; the "
                         "members of an encoder need none."
