@@ -21,6 +21,12 @@ MODEL_VERSION ?=
 ASSET_URL ?=
 OVERWRITE ?= true
 
+# For a hub: what goes into the tree, the tree, and where it is served.
+ARTIFACTS ?= dist
+TREE ?= dist/hub
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
 EXPORT_FLAGS = --overwrite=$(OVERWRITE) \
 	$(if $(LAYER),--layer='$(LAYER)') \
 	$(if $(WEIGHTS),--weights='$(WEIGHTS)') \
@@ -33,7 +39,7 @@ EXPORT_FLAGS = --overwrite=$(OVERWRITE) \
 	$(if $(MODEL_VERSION),--model_version='$(MODEL_VERSION)') \
 	$(if $(ASSET_URL),--asset_url='$(ASSET_URL)')
 
-.PHONY: help export demo test bench lint lock clean
+.PHONY: help export demo test bench tree serve lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -48,6 +54,12 @@ demo: $(VENV)/installed  ## the whole job without a download: seeded weights, a 
 test: $(VENV)/installed  ## run the tests
 	$(RUN) -m pytest $(PYTEST_FLAGS)
 
+tree: $(VENV)/installed  ## add artifacts to a hub's tree: make tree ARTIFACTS=dist TREE=dist/hub
+	$(RUN) -m publish.tree --artifacts='$(ARTIFACTS)' --output_dir='$(TREE)' --overwrite=$(OVERWRITE)
+
+serve: $(VENV)/installed  ## serve a hub's tree: make serve TREE=dist/hub PORT=8000
+	$(RUN) -m publish.serve --root='$(TREE)' --host='$(HOST)' --port='$(PORT)'
+
 bench: $(VENV)/installed  ## measure what the positions cost, and write docs/performance.md
 	$(RUN) bench.py $(BENCH_FLAGS)
 
@@ -58,7 +70,7 @@ lint: $(VENV)/installed  ## check style and formatting
 lock:  ## choose new pinned versions for requirements.txt from the ranges in pyproject.toml
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet uv
-	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml --extra test --extra lint \
+	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml --extra serve --extra test --extra lint \
 		--universal --python-version 3.10 --generate-hashes --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.txt
 

@@ -7,6 +7,7 @@ or the complete new one.
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
                 # Held until the process ends, so that others can tell it from litter.
                 stack.enter_context(_locked(staging))
             if os.path.isdir(directory):
-                _try_exchange(staging, directory)
+                _try_exchange(staging, directory, names)
             yield staging
             _put_in_place(staging, directory, names, overwrite)
         with _locked(parent):
@@ -75,6 +76,8 @@ def _check_target(directory, names, overwrite):
     folders = [name for name in taken if os.path.isdir(os.path.join(directory, name))]
     if folders:
         raise IsADirectoryError(f"in {directory}, {', '.join(folders)} must be a file: remove it.")
+    if os.path.ismount(directory):
+        raise OSError(f"{directory} is a mount point: choose a folder in it as --output_dir.")
     if os.path.isdir(directory) and not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory} may not be written to: choose another --output_dir.")
 
@@ -88,9 +91,10 @@ def _missing_folders(path):
     return missing
 
 
-def _try_exchange(staging, directory):
+def _try_exchange(staging, directory, names):
     """Finds out before the long work, not after it, whether the end will succeed."""
     left, right = (tempfile.mkdtemp(dir=staging) for _ in range(2))
+    _take_along(directory, left, names)
     try:
         exchange(left, right)
     except OSError as error:
@@ -99,8 +103,8 @@ def _try_exchange(staging, directory):
             f"({error.strerror or error}): remove {directory} first, or choose another "
             "--output_dir."
         ) from error
-    os.rmdir(left)
-    os.rmdir(right)
+    _remove(left)
+    _remove(right)
 
 
 def _put_in_place(staging, directory, names, overwrite):
@@ -128,18 +132,26 @@ def _put_in_place(staging, directory, names, overwrite):
 
 def _take_along(directory, complete, names):
     """Gives the strangers' files in `directory` a second name in `complete`."""
-    shutil.copytree(
-        directory,
-        complete,
-        symlinks=True,
-        ignore=lambda folder, entries: [
-            entry
-            for entry in entries
-            if os.path.relpath(os.path.join(folder, entry), directory) in names
-        ],
-        copy_function=os.link,
-        dirs_exist_ok=True,
-    )
+
+    def ignore(folder, entries):
+        beginning = os.path.relpath(folder, directory)
+        return [e for e in entries if os.path.normpath(os.path.join(beginning, e)) in names]
+
+    try:
+        shutil.copytree(
+            directory,
+            complete,
+            symlinks=True,
+            ignore=ignore,
+            copy_function=os.link,
+            dirs_exist_ok=True,
+        )
+    except shutil.Error as error:
+        path, _, reason = error.args[0][0]
+        raise OSError(
+            f"{path} cannot be kept beside the new files ({reason}): move it away, or choose "
+            "another --output_dir."
+        ) from error
 
 
 def _take_latecomers(old, directory, names):
@@ -185,7 +197,8 @@ def _remove_litter(parent, prefix):
     """Removes the temporary folders of processes that were killed."""
     for name in os.listdir(parent):
         path = os.path.join(parent, name)
-        if not name.startswith(prefix) or os.path.islink(path) or not os.path.isdir(path):
+        is_ours = re.fullmatch(re.escape(prefix) + r"[a-z0-9_]{8}", name)  # As mkdtemp names them.
+        if not is_ours or os.path.islink(path) or not os.path.isdir(path):
             continue
         # Its process is at work, or it is another user's, or it has just gone.
         with contextlib.suppress(OSError), _locked(path, wait=False):

@@ -5,11 +5,14 @@ What the hub demands of any page is in `hub_page`.
 
 import pathlib
 import re
+from typing import TYPE_CHECKING
 
 import jinja2
 
 from export import checksums, hub_page, vgg19
-from export.weights import Weights
+
+if TYPE_CHECKING:  # Whoever checks cards need not wait for TensorFlow.
+    from export.weights import Weights
 
 __all__ = ["check", "code_blocks", "outputs", "render"]
 
@@ -54,7 +57,7 @@ def render(
     layer: str,
     index_dtype: str,
     pooling: str,
-    weights: Weights,
+    weights: "Weights",
     archive_path: str,
     publisher: str,
     model_version: int,
@@ -125,7 +128,7 @@ def check(
       index_dtype: the dtype of the archive's indices, "int64" or "int32".
       pooling: what finds the archive's maxima, "argmax" or "xla"; block1 has none.
       archive_path: path of the archive.
-      source: where its weights came from, one of `weights.SOURCES`; None if not known.
+      source: where its weights came from, one of `options.SOURCES`; None if not known.
 
     Raises:
       ValueError: says which rule the card breaks, or which fact is not the archive's.

@@ -1,4 +1,4 @@
-"""Checksums of an artifact's files, and SHA256SUMS, which `sha256sum -c` reads."""
+"""Checksums of files and weights, and SHA256SUMS, which `sha256sum -c` reads."""
 
 import hashlib
 import os
@@ -6,7 +6,9 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-__all__ = ["FILE", "check", "digest", "file_digest", "write"]
+import numpy as np
+
+__all__ = ["FILE", "check", "digest", "file_digest", "layer_sha256", "read", "write"]
 
 FILE = "SHA256SUMS"
 
@@ -24,6 +26,22 @@ def file_digest(path: str) -> dict[str, int | str]:
     return digest(pathlib.Path(path).read_bytes())
 
 
+def layer_sha256(kernel: np.ndarray, bias: np.ndarray) -> str:
+    """Returns the SHA-256 of a layer's weights, however they are stored.
+
+    Args:
+      kernel: (3, 3, in, out), float32.
+      bias: (out,), float32.
+
+    Returns:
+      Of the numbers of the kernel, then of the bias, in row-major order, as little-endian float32.
+    """
+    digest = hashlib.sha256()
+    for array in (kernel, bias):
+        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return digest.hexdigest()
+
+
 def write(directory: str, names: Sequence[str]) -> None:
     """Writes the checksums of the files `names` of `directory` into its SHA256SUMS."""
     lines = [
@@ -31,6 +49,29 @@ def write(directory: str, names: Sequence[str]) -> None:
         for name in sorted(names)
     ]
     pathlib.Path(directory, FILE).write_text("".join(lines), encoding="ascii", newline="\n")
+
+
+def read(directory: str) -> dict[str, str]:
+    """Returns what the SHA256SUMS of `directory` lists: {name: SHA-256}.
+
+    Raises:
+      ValueError: if the list is in another form, or names a file twice or outside the folder.
+    """
+    if not os.path.isfile(os.path.join(directory, FILE)):  # A pipe would be waited for.
+        raise ValueError(f"{FILE} is not a file")
+    try:
+        lines = pathlib.Path(directory, FILE).read_text(encoding="ascii").splitlines()
+    except ValueError as error:
+        raise ValueError(f"{FILE} is not text in ASCII ({error})") from error
+    matches = [_LINE.fullmatch(line) for line in lines]
+    if not all(matches):
+        line = lines[matches.index(None)]
+        raise ValueError(f"{FILE} must hold lines of `SHA-256  NAME`. Received: {line!r:.100}")
+    listed = {match["name"]: match["sha256"] for match in matches}
+    if len(listed) != len(lines):
+        names = ", ".join(match["name"] for match in matches)
+        raise ValueError(f"{FILE} must list each file once. Received: {names:.200}")
+    return listed
 
 
 def check(directory: str, needed: str) -> list[str]:
@@ -48,22 +89,9 @@ def check(directory: str, needed: str) -> list[str]:
     Raises:
       ValueError: if a file differs, `needed` is not listed, or the list is in another form.
     """
-    if not os.path.isfile(os.path.join(directory, FILE)):  # A pipe would be waited for.
-        raise ValueError(f"{FILE} is not a file")
-    try:
-        lines = pathlib.Path(directory, FILE).read_text(encoding="ascii").splitlines()
-    except ValueError as error:
-        raise ValueError(f"{FILE} is not text in ASCII ({error})") from error
-    matches = [_LINE.fullmatch(line) for line in lines]
-    if not all(matches):
-        line = lines[matches.index(None)]
-        raise ValueError(f"{FILE} must hold lines of `SHA-256  NAME`. Received: {line!r:.100}")
-    listed = {match["name"]: match["sha256"] for match in matches}
-    if needed not in listed or len(listed) != len(lines):
-        raise ValueError(
-            f"{FILE} must list {needed}, and each file once. "
-            f"Received: {', '.join(match['name'] for match in matches):.200}"
-        )
+    listed = read(directory)
+    if needed not in listed:
+        raise ValueError(f"{FILE} must list {needed}. Received: {', '.join(listed):.200}")
     present = [name for name in listed if os.path.isfile(os.path.join(directory, name))]
     for name in present:
         sha256 = file_digest(os.path.join(directory, name))["sha256"]

@@ -8,11 +8,14 @@ import platform
 import stat
 import zlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export import __version__, archive, vgg19
-from export.weights import SOURCES, Weights, layer_sha256
+from export import __version__, archive, checksums, options, vgg19
+
+if TYPE_CHECKING:  # Whoever reads manifests need not wait for TensorFlow.
+    from export.weights import Weights
 
 __all__ = ["check_archive", "check_model", "make", "read", "write"]
 
@@ -30,7 +33,7 @@ def make(
     layer: str,
     index_dtype: str,
     pooling: str,
-    weights: Weights,
+    weights: "Weights",
     archive_path: str,
     flags: Mapping[str, object],
 ) -> dict:
@@ -55,7 +58,9 @@ def make(
             "seed": weights.seed,
             "file_name": weights.file_name,
             "file_sha256": weights.file_sha256,
-            "layers": {name: layer_sha256(*arrays) for name, arrays in weights.layers.items()},
+            "layers": {
+                name: checksums.layer_sha256(*arrays) for name, arrays in weights.layers.items()
+            },
         },
         "flags": dict(flags),
         "versions": {
@@ -98,10 +103,10 @@ def read(path: str) -> dict:
                 f"manifest {path}: `{key}` must be an object. Received: {manifest.get(key)!r:.80}."
             )
     source = manifest["weights"].get("source")
-    if source not in SOURCES:
+    if source not in options.SOURCES:
         raise ValueError(
-            f"manifest {path}: the source of the weights must be one of {', '.join(SOURCES)}. "
-            f"Received: {source!r:.80}."
+            f"manifest {path}: the source of the weights must be one of "
+            f"{', '.join(options.SOURCES)}. Received: {source!r:.80}."
         )
     return manifest
 
@@ -159,7 +164,7 @@ def check_model(
             f"the layers are {', '.join(weights)}, the manifest says {', '.join(stated):.200}"
         )
     for name, arrays in weights.items():
-        if layer_sha256(*arrays) != stated[name]:
+        if checksums.layer_sha256(*arrays) != stated[name]:
             raise ValueError(f"the weights of {name} are not those of the manifest")
 
 

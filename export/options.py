@@ -3,13 +3,16 @@
 Nothing here needs TensorFlow.
 """
 
-__all__ = ["ASSET_URL", "ENGINES", "FILES", "INDEX_DTYPES", "PUBLISHER"]
+__all__ = ["ASSET_URL", "ENGINES", "FILES", "INDEX_DTYPES", "PUBLISHER", "SOURCES"]
 
 INDEX_DTYPES = ("int64", "int32")
 
 # What finds the maxima: `tf.nn.max_pool_with_argmax`, which XLA does not know, or comparisons,
 # which it does and fuses, and which are slow without it.
 ENGINES = ("argmax", "xla")
+
+# Where weights come from: Keras' published file, a seed, a file of the publisher's.
+SOURCES = ("imagenet", "random", "file")
 
 # The files of an artifact; the last one lists the checksums of the others.
 FILES = (

@@ -1,7 +1,6 @@
 """Where an encoder's weights come from: Keras' ImageNet download, an .h5 file, or a seed."""
 
 import dataclasses
-import hashlib
 import math
 import os
 from collections.abc import Sequence
@@ -12,9 +11,7 @@ import numpy as np
 
 from export import checksums, vgg19
 
-__all__ = ["SOURCES", "Weights", "layer_sha256", "load"]
-
-SOURCES = ("imagenet", "random", "file")
+__all__ = ["Weights", "load"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +20,7 @@ class Weights:
 
     Attributes:
       layers: for each convolution its (kernel, bias): float32, (3, 3, in, out) and (out,).
-      source: one of `SOURCES`.
+      source: one of `options.SOURCES`.
       seed: the seed of random weights, else None.
       file_name: the name, without its folder, of the file they were read from, else None.
       file_sha256: that file's SHA-256, else None.
@@ -62,22 +59,6 @@ def load(source: str, layer: str, seed: int = 0) -> Weights:
         file_name=os.path.basename(source),
         file_sha256=checksums.file_digest(source)["sha256"],
     )
-
-
-def layer_sha256(kernel: np.ndarray, bias: np.ndarray) -> str:
-    """Returns the SHA-256 of a layer's weights, however they are stored.
-
-    Args:
-      kernel: (3, 3, in, out), float32.
-      bias: (out,), float32.
-
-    Returns:
-      Of the numbers of the kernel, then of the bias, in row-major order, as little-endian float32.
-    """
-    digest = hashlib.sha256()
-    for array in (kernel, bias):
-        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
-    return digest.hexdigest()
 
 
 def _imagenet(convolutions):

@@ -1,6 +1,6 @@
 """Lays artifacts out as the repository of a hub does.
 
-    python -m publish.tree --artifacts=dist --output_dir=hub
+    python -m publish.tree --artifacts=dist --output_dir=dist/hub
 
 checks every artifact in a folder of --artifacts and copies it into the tree:
 
@@ -69,6 +69,11 @@ class Module:
     @property
     def archive_bytes(self) -> int:
         return self.manifest["archive"]["bytes"]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file but SHA256SUMS, by name."""
+        return checksums.read(self.folder)
 
 
 def add(artifacts: str, output_dir: str, overwrite: bool) -> list[Module]:
@@ -269,6 +274,6 @@ def _parse_flags(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_string("artifacts", "dist", "The folder that holds the artifacts' folders.")
-    flags.DEFINE_string("output_dir", "hub", "The tree; made if it does not exist.")
+    flags.DEFINE_string("output_dir", "dist/hub", "The tree; made if it does not exist.")
     flags.DEFINE_bool("overwrite", False, "Whether to replace versions that the tree has.")
     app.run(main, flags_parser=_parse_flags)

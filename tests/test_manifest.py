@@ -21,7 +21,7 @@ import pytest
 import tensorflow as tf
 
 import export
-from export import archive, manifest, saved_model, verify, weights
+from export import archive, checksums, manifest, saved_model, verify, weights
 from export.encoder import Encoder
 
 LAYER = "block2_conv2"
@@ -131,8 +131,8 @@ def test_a_layers_hash_is_of_its_numbers_however_they_lie_in_memory():
     expected = hashlib.sha256(kernel.astype("<f4").tobytes() + bias.astype("<f4").tobytes())
 
     for same in (kernel, np.asfortranarray(kernel), kernel.astype(">f4")):
-        assert weights.layer_sha256(same, bias) == expected.hexdigest()
-    assert weights.layer_sha256(kernel, np.abs(bias)) != expected.hexdigest()
+        assert checksums.layer_sha256(same, bias) == expected.hexdigest()
+    assert checksums.layer_sha256(kernel, np.abs(bias)) != expected.hexdigest()
 
 
 def test_it_states_the_versions_that_are_installed(stated):
