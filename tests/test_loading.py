@@ -1,5 +1,6 @@
 """The archive, loaded in every way that its users load it, gives the same outputs."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -14,6 +15,7 @@ import tf_keras
 
 from export import pooling, vgg19, weights
 from export.encoder import Encoder
+from tests.conftest import ROOT
 
 FLAGSHIP = "block5_conv2"
 NAMES = ["features", "block1_indices", "block2_indices", "block3_indices", "block4_indices"]
@@ -133,6 +135,18 @@ def saved_model_cli(*arguments):
         [command, *arguments], capture_output=True, text=True, check=True, timeout=300
     )
     return result.stdout
+
+
+def test_tensorflow_servings_requests_are_as_documented(saved_model):
+    text = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
+    request, answer = map(json.loads, re.findall(r"```json\n(.*?)```", text, re.DOTALL))
+    serve = tf.saved_model.load(saved_model(FLAGSHIP)).signatures[request["signature_name"]]
+    assert set(request["inputs"]) == set(serve.structured_input_signature[1])
+    ((row,),) = request["inputs"]["images"]
+    images = tf.constant([[row * 16] * 16], tf.float32)  # the least sides, from that pixel
+    outputs = serve(images=images)
+    assert set(outputs) == set(answer["outputs"])
+    assert all(len(output) == 1 for output in outputs.values())  # the batch comes first
 
 
 def test_saved_model_cli_show(saved_model):

@@ -17,11 +17,11 @@ def test_the_code_runs_as_printed(saved_model, run_command, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (53, 70, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.jpg")
     blocks = card.code_blocks(README)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     program = "\n".join(blocks) + (
-        "\nassert features.shape == (1, 3, 4, 512)\n"
+        "\nassert restored.shape == (1, 53, 70, 3)\n"
         "assert model(images).shape == (1, 3, 4, 512)\n"
-        "assert unpooled.shape == (1, 6, 8, 512)\n"
+        "assert unpooled.shape == (1, 8, 10, 512)\n"
         "assert (indices.numpy() == block4_indices.numpy()).all()\n"
         "assert len(encoder.trainable_variables) == 28\n"
         "assert len(variables) == 4 and all(g is not None for g in gradients)\n"
