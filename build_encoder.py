@@ -16,13 +16,13 @@ The work goes flags -> weights -> encoder -> SavedModel -> archive -> card -> ma
 import os
 import re
 import signal
-import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from export import hub_page, options, vgg19
+from export import command, hub_page, options, vgg19
 
 FLAGS = flags.FLAGS
+_NAME = "build_encoder"
 
 flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which the encoder ends.")
 flags.DEFINE_string(
@@ -84,9 +84,7 @@ flags.register_multi_flags_validator(
 )
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        return _fail(f"no arguments but flags are taken. Received: {' '.join(argv[1:])}.")
+def main() -> int:
     logging.set_verbosity(logging.WARNING)
     # Weights come and go as NumPy arrays; no other backend need be installed.
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -99,9 +97,9 @@ def main(argv: list[str]) -> int:
         try:
             directory = build()
         except (ValueError, OSError, tf.errors.OpError) as error:
-            return _fail(_reason(error))
+            return command.fail(_NAME, _reason(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing is half-written.")
+        return command.fail(_NAME, "interrupted; nothing is half-written.")
     print(f"done: {', '.join(os.path.join(directory, name) for name in options.FILES)}")
     return 0
 
@@ -191,17 +189,5 @@ def _reason(error: Exception) -> str:
     return reason
 
 
-def _fail(reason: str) -> int:
-    print(f"build_encoder: {' '.join(reason.split())}", file=sys.stderr)
-    return 1
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(_fail(str(error)))
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    command.run(_NAME, main)

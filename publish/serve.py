@@ -10,19 +10,19 @@ https://www.tensorflow.org/hub/hosting. Without `/VERSION` it is the newest vers
 import os
 import pathlib
 import socket
-import sys
 
 import jinja2
 import uvicorn
-from absl import app, flags
+from absl import flags
 from starlette import applications, requests, responses, routing, staticfiles
 
-from export import hub_page, options, text
+from export import command, hub_page, options, text
 from publish import markdown, tree
 
 __all__ = ["application", "uncompressed_location"]
 
 FLAGS = flags.FLAGS
+_NAME = "publish.serve"
 
 _HERE = pathlib.Path(__file__).parent
 _TYPES = {
@@ -204,9 +204,7 @@ def _nothing_at(path, table):
     return f"There is nothing at /{text.one_line(path)}. The models are: {names}."
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        return _fail(f"no arguments but flags are taken. Received: {' '.join(argv[1:])}.")
+def main() -> int:
     try:
         if not os.path.isdir(os.path.join(FLAGS.root, tree.DOCS)):
             raise FileNotFoundError(
@@ -222,7 +220,7 @@ def main(argv: list[str]) -> int:
                 "--port or --host."
             ) from error
     except (ValueError, OSError) as error:
-        return _fail(str(error))
+        return command.fail(_NAME, str(error))
     host, port = listener.getsockname()[:2]
     print(f"serving {count} models at http://{host}:{port}/", flush=True)
     config = uvicorn.Config(application(FLAGS.root), log_level="warning", server_header=False)
@@ -230,20 +228,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _fail(reason):
-    print(f"publish.serve: {text.one_line(reason)}", file=sys.stderr)
-    return 1
-
-
-def _parse_flags(argv):
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(_fail(str(error)))
-
-
 if __name__ == "__main__":
     flags.DEFINE_string("root", "dist/hub", "The tree to serve.")
     flags.DEFINE_string("host", "127.0.0.1", "The address to listen on; 0.0.0.0 for all.")
     flags.DEFINE_integer("port", 8000, "The port; 0 for any free one.", 0, 65535)
-    app.run(main, flags_parser=_parse_flags)
+    command.run(_NAME, main)

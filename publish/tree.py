@@ -16,17 +16,17 @@ import dataclasses
 import os
 import pathlib
 import shutil
-import sys
 import urllib.parse
 
 import jinja2
-from absl import app, flags
+from absl import flags
 
-from export import artifact, card, checksums, hub_page, manifest, options, text, vgg19
+from export import artifact, card, checksums, command, hub_page, manifest, options, vgg19
 
 __all__ = ["COLLECTION", "Module", "add", "files_path", "modules"]
 
 FLAGS = flags.FLAGS
+_NAME = "publish.tree"
 
 COLLECTION = "vgg19-unpooling-encoder-decoder"
 DOCS = "assets/docs"
@@ -247,33 +247,19 @@ def _pages(publisher, theirs):
     return {f"{DOCS}/{hub_page.docs_path(hub_page.read(page))}": page for page in pages}
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        return _fail(f"no arguments but flags are taken. Received: {' '.join(argv[1:])}.")
+def main() -> int:
     try:
         for module in add(FLAGS.artifacts, FLAGS.output_dir, FLAGS.overwrite):
             page = module.page
             print(f"{page.publisher}/{page.name}/{page.version}: {module.asset_path}")
     except (ValueError, OSError) as error:
-        return _fail(str(error))
+        return command.fail(_NAME, str(error))
     print(f"done: {FLAGS.output_dir}")
     return 0
-
-
-def _fail(reason):
-    print(f"publish.tree: {text.one_line(reason)}", file=sys.stderr)
-    return 1
-
-
-def _parse_flags(argv):
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        sys.exit(_fail(str(error)))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("artifacts", "dist", "The folder that holds the artifacts' folders.")
     flags.DEFINE_string("output_dir", "dist/hub", "The tree; made if it does not exist.")
     flags.DEFINE_bool("overwrite", False, "Whether to replace versions that the tree has.")
-    app.run(main, flags_parser=_parse_flags)
+    command.run(_NAME, main)

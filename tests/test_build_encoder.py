@@ -150,7 +150,7 @@ def test_what_does_not_pass_the_checks_is_never_seen(
         raise error
 
     monkeypatch.setattr(verify, "run_in_fresh_process", fail)
-    assert build_encoder.main(["build_encoder.py"]) == 1
+    assert build_encoder.main() == 1
     assert seen == [ARTIFACTS | {"saved_model"}]
     assert os.listdir(tmp_path) == []
     assert capsys.readouterr().err == f"build_encoder: {error}\n"
@@ -161,7 +161,7 @@ def test_an_interrupted_build_leaves_nothing(flags_of_block1, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verify, "run_in_fresh_process", interrupt)
-    assert build_encoder.main(["build_encoder.py"]) == 1
+    assert build_encoder.main() == 1
     assert os.listdir(tmp_path) == []
     assert capsys.readouterr().err == "build_encoder: interrupted; nothing is half-written.\n"
 

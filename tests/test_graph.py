@@ -538,6 +538,10 @@ CHANGES = {
         add_class(registered_saver="Package.saver"),
         f"{OBJECT}_generic_user_object Package.saver",
     ),
+    "a function twice": (
+        lambda m: m.graph_def.library.function.add().CopyFrom(functions(m, "features")[0]),
+        "the graph defines a function twice",
+    ),
     "no object": (
         lambda m: m.ClearField("object_graph_def"),
         "there must be an object to load: this is a model of TensorFlow 1",

@@ -556,6 +556,14 @@ def test_a_manifest_that_is_not_there_is_not_passed_over(artifact, tmp_path):
     assert f"manifest {tmp_path / 'gone.json'}: not a readable JSON file" in found["manifest"]
 
 
+@pytest.mark.parametrize(("name", "check"), [(NAME, "manifest"), ("SHA256SUMS", "checksums")])
+def test_a_link_to_nowhere_beside_the_archive_is_not_passed_over(built, tmp_path, name, check):
+    shutil.copy(built / "encoder.tar.gz", tmp_path)
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+
+    assert list(failed(tmp_path / "encoder.tar.gz")) == [check]
+
+
 def test_weights_that_are_not_those_stated_are_found(artifact):
     def change(stated):
         stated["weights"]["layers"]["block2_conv1"] = "0" * 64
