@@ -28,6 +28,9 @@ _MEMBERS = (
 # No archive unpacks to more: twice the parameters of the largest encoder, four bytes each.
 _LIMIT = 2 * 4 * vgg19.count_parameters(vgg19.LAYERS[-1])
 
+# The graph and the two indices are small, and reading a graph takes a hundred times its size.
+_SMALL_LIMIT = 4 << 20
+
 # What Python's gzip writes around the time: no name, no comment, slowest compression, no system.
 _GZIP_HEADER = (b"\x1f\x8b\x08\x00", b"\x02\xff")
 _LATEST = 2**32 - 1  # the last second that gzip can tell
@@ -242,4 +245,9 @@ def _check_members(path, found):
                 f"archive {path}: member {member.name} must be a plain "
                 f"{'folder' if member.name == _FOLDER else 'file'}, not a link, a device or "
                 "a sparse file."
+            )
+        if member.size > _SMALL_LIMIT and not member.name.endswith(".data-00000-of-00001"):
+            raise ValueError(
+                f"archive {path}: member {member.name} has {member.size:,} bytes, more than "
+                f"{_SMALL_LIMIT:,}, as no encoder has."
             )

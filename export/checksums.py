@@ -12,6 +12,8 @@ __all__ = ["FILE", "check", "digest", "file_digest", "layer_sha256", "read", "wr
 
 FILE = "SHA256SUMS"
 
+_LARGEST = 1 << 16  # characters; what is longer is no list of a few files
+
 # No slash: nothing outside the folder is ever read.
 _LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>[\w-][\w.-]*)", re.ASCII)
 
@@ -23,7 +25,12 @@ def digest(content: bytes) -> dict[str, int | str]:
 
 def file_digest(path: str) -> dict[str, int | str]:
     """Returns the `digest` of a file's content."""
-    return digest(pathlib.Path(path).read_bytes())
+    sha256, size = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):  # Of any size, a little at a time.
+            sha256.update(part)
+            size += len(part)
+    return {"bytes": size, "sha256": sha256.hexdigest()}
 
 
 def layer_sha256(kernel: np.ndarray, bias: np.ndarray) -> str:
@@ -60,7 +67,8 @@ def read(directory: str) -> dict[str, str]:
     if not os.path.isfile(os.path.join(directory, FILE)):  # A pipe would be waited for.
         raise ValueError(f"{FILE} is not a file")
     try:
-        lines = pathlib.Path(directory, FILE).read_text(encoding="ascii").splitlines()
+        with open(os.path.join(directory, FILE), encoding="ascii") as file:
+            lines = file.read(_LARGEST).splitlines()
     except ValueError as error:
         raise ValueError(f"{FILE} is not text in ASCII ({error})") from error
     matches = [_LINE.fullmatch(line) for line in lines]

@@ -159,9 +159,11 @@ def _nodes_for_files(meta_graph):
         for info in signature.outputs.values():
             if info.WhichOneof("encoding") != "name":
                 raise ValueError("a signature returns something else than plain tensors")
-            used.add(info.name.partition(":")[0])
-    for collection in meta_graph.collection_def.values():
-        used.update(name.partition(":")[0] for name in collection.node_list.value)
+            used.add(info.name.lstrip("^").partition(":")[0])
+    for key, collection in meta_graph.collection_def.items():
+        if key != "saved_model_main_op" or collection.WhichOneof("kind") != "node_list":
+            raise ValueError(f"an encoder has no collection {key}")
+        used.update(name.lstrip("^").partition(":")[0] for name in collection.node_list.value)
     if not used.isdisjoint(nodes):
         raise ValueError("what a signature returns depends on saving or restoring variables")
     return nodes
@@ -170,9 +172,13 @@ def _nodes_for_files(meta_graph):
 def _called(node):
     """The names of the functions that a node calls."""
     for attribute in node.attr.values():
-        if attribute.HasField("func"):
-            yield attribute.func.name
-        yield from (function.name for function in attribute.list.func)
+        functions = [
+            *attribute.list.func,
+            *([attribute.func] if attribute.HasField("func") else []),
+        ]
+        if attribute.placeholder or any(function.attr for function in functions):
+            raise ValueError(f"{node.name} has attributes within attributes, as no encoder has")
+        yield from (function.name for function in functions)
 
 
 def _functions_of(objects):

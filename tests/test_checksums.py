@@ -263,3 +263,10 @@ def test_a_list_that_is_a_pipe_is_not_waited_for(folder):
         thread.join()
     assert not waiting
     assert len(found) == 1
+
+
+def test_a_list_without_end_is_read_only_in_part(folder):
+    with open(folder / "SHA256SUMS", "a") as file:
+        file.truncate(1 << 40)  # A terabyte of nothing.
+    with pytest.raises(ValueError, match="must hold lines of"):
+        checksums.check(str(folder), "encoder.tar.gz")

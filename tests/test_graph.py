@@ -9,6 +9,7 @@ from unittest import mock
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export import archive, fingerprint, graph, options, saved_model, verify, weights
@@ -357,13 +358,27 @@ def edge_from(number, form):
     return change
 
 
-def start_with(number, key):
+def return_by_control(meta_graph):
+    (info,) = meta_graph.signature_def["features"].outputs.values()
+    info.name = f"^{saver_nodes(meta_graph)[0]}"
+
+
+def call_within_an_attribute(meta_graph):
+    node = functions(meta_graph, "serve")[0].node_def[0]
+    node.attr["f"].func.name = functions(meta_graph, "features")[0].signature.name
+    node.attr["f"].func.attr["g"].func.name = functions(meta_graph, "_traced_save")[
+        0
+    ].signature.name
+
+
+def start_with(number, key, form="{}"):
     """What loads by TensorFlow 1's rules, as TensorFlow Serving does, runs this node first."""
 
     def change(meta_graph):
         del meta_graph.signature_def["__saved_model_init_op"]
         meta_graph.collection_def.clear()
-        meta_graph.collection_def[key].node_list.value.append(saver_nodes(meta_graph)[number])
+        name = form.format(saver_nodes(meta_graph)[number])
+        meta_graph.collection_def[key].node_list.value.append(name)
 
     return change
 
@@ -521,6 +536,19 @@ CHANGES = {
         lambda m: m.asset_file_def.add(filename="words.txt"),
         "an encoder has no asset files. Received: words.txt",
     ),
+    "a call within an attribute": (call_within_an_attribute, "attributes within attributes"),
+    "a place for an attribute": (
+        lambda m: m.graph_def.node[0].attr["x"].MergeFrom(AttrValue(placeholder="T")),
+        "attributes within attributes",
+    ),
+    "another collection": (
+        lambda m: m.collection_def["queue_runners"].bytes_list.value.append(b"x"),
+        "an encoder has no collection queue_runners",
+    ),
+    "a collection of bytes": (
+        lambda m: m.collection_def["saved_model_main_op"].bytes_list.value.append(b"x"),
+        "an encoder has no collection saved_model_main_op",
+    ),
     "an object that is an asset": (add_object("asset"), f"{OBJECT}asset"),
     "an object that is a resource": (add_object("resource"), f"{OBJECT}resource"),
     "an object that is a constant": (add_object("constant"), f"{OBJECT}constant"),
@@ -558,6 +586,8 @@ CHANGES = {
 
 # The function that writes files, reached by another way than the node that is there for it.
 HIDDEN = {
+    "as a control output of a signature": return_by_control,
+    "by an edge of the main operation": start_with(0, "saved_model_main_op", "^{}"),
     "as the main operation": start_with(0, "saved_model_main_op"),
     "as the main operation of old": start_with(0, "legacy_init_op"),
     "in the place of an operation": shadow("Relu"),
