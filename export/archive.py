@@ -28,7 +28,7 @@ _MEMBERS = (
 # No archive unpacks to more: twice the parameters of the largest encoder, four bytes each.
 _LIMIT = 2 * 4 * vgg19.count_parameters(vgg19.LAYERS[-1])
 
-# The graph and the two indices are small, and reading a graph takes a hundred times its size.
+# The graph and the two indices are small, and reading a graph takes many times its size.
 _SMALL_LIMIT = 4 << 20
 
 # What Python's gzip writes around the time: no name, no comment, slowest compression, no system.

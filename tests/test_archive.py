@@ -889,7 +889,7 @@ def test_what_is_no_tar_is_refused(tmp_path, content, compress):
 
 @pytest.mark.parametrize("name", [name for name in FILES if ".data-" not in name])
 def test_a_graph_or_index_that_is_too_large_is_refused(tmp_path, name):
-    # Reading a graph takes a hundred times its size in memory.
+    # Reading a graph takes many times its size in memory.
     changed = {**entries(), name: member(name, bytes((4 << 20) + 1))}
 
     message = refusal(tar_gz(changed.values()), tmp_path)
