@@ -3,9 +3,11 @@
 import concurrent.futures
 import ctypes
 import gc
+import itertools
 import json
 import os
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -19,15 +21,10 @@ SIGNATURES = ("serving_default", "compact", "features")
 # Many threads on one module.
 
 THREADS = 8
+ENGINES = ("argmax", "xla")
 
 
-@pytest.fixture(scope="module", params=["argmax", "xla"])
-def loaded(saved_model, request):
-    return hub.load(saved_model(LAYER, pooling=request.param))
-
-
-@pytest.fixture(scope="module")
-def pictures():
+def make_pictures():
     """For each thread pictures that no other has: small, of several sizes and batches."""
     random = np.random.default_rng(2)
     shapes = [
@@ -59,30 +56,12 @@ def entries(loaded):
     return [*map(of_method, METHODS), *map(of_signature, SIGNATURES)]
 
 
-@pytest.fixture(scope="module")
-def one_by_one(loaded, pictures):
-    """For each thread, picture and entry the outputs, computed without any other thread."""
-    return [[[call(x) for call in entries(loaded)] for x in row] for row in pictures]
-
-
-def at_once(function):
-    """Calls function(0), function(1), ... in threads that start together; returns the results."""
-    barrier = threading.Barrier(THREADS)
-
-    def run(number):
-        barrier.wait(timeout=60)
-        return function(number)
-
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(run, range(THREADS)))  # Raises what a thread has raised.
-
-
-def answers(loaded, rows, thread):
-    """What a thread gets for its pictures, as `one_by_one`; each begins with another entry."""
+def answers(loaded, pictures, first=0):
+    """For each picture what each entry returns, called in turn, beginning with entry `first`."""
     calls = entries(loaded)
-    order = [(number + thread) % len(calls) for number in range(len(calls))]
+    order = [(first + number) % len(calls) for number in range(len(calls))]
     results = []
-    for images in rows[thread]:
+    for images in pictures:
         outputs = {entry: calls[entry](images) for entry in order}
         results.append([outputs[entry] for entry in range(len(calls))])
     return results
@@ -98,35 +77,89 @@ def assert_equal(found, expected):
                 np.testing.assert_array_equal(array, expected_outputs[name])
 
 
-def test_eight_threads_get_what_each_gets_alone(loaded, pictures, one_by_one):
-    results = at_once(lambda thread: answers(loaded, pictures, thread))
+def at_once(function):
+    """Calls function(0), function(1), ... in threads that start together; returns the results."""
+    barrier = threading.Barrier(THREADS)
+
+    def run(number):
+        barrier.wait(timeout=60)
+        return function(number)
+
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))  # Raises what a thread has raised.
+
+
+def all_right(loaded, pictures, one_by_one):
+    results = at_once(lambda thread: answers(loaded, pictures[thread], first=thread))
     for found, expected in zip(results, one_by_one, strict=True):
         assert_equal(found, expected)
 
 
-def test_wrong_pictures_in_some_threads_do_not_disturb_the_others(loaded, pictures, one_by_one):
+def some_wrong(loaded, pictures, one_by_one):
     rounds = 4
 
     def work(thread):
-        if thread % 2 == 0:
-            return answers(loaded, pictures, thread)
-        # Too small by a different shape in each thread, so that errors cannot be mixed up.
-        wrong = np.zeros((thread, 1, 20 + thread, 3), np.float32)
         errors = []
-        for call in entries(loaded) * rounds:
-            with pytest.raises(tf.errors.InvalidArgumentError) as error:
-                call(wrong)
-            errors.append(str(error.value))
-        return errors, answers(loaded, pictures, thread)
-
-    for thread, result in enumerate(at_once(work)):
         if thread % 2 == 1:
-            errors, result = result
-            assert len(errors) == rounds * len(METHODS + SIGNATURES)
-            for error in errors:
-                assert f"[{thread} 1 {20 + thread} 3]" in error
-                assert "H and W at least 2" in error
-        assert_equal(result, one_by_one[thread])
+            # Too small by a different shape in each thread, so that errors cannot be mixed up.
+            wrong = np.zeros((thread, 1, 20 + thread, 3), np.float32)
+            for call in entries(loaded) * rounds:
+                with pytest.raises(tf.errors.InvalidArgumentError) as error:
+                    call(wrong)
+                errors.append(str(error.value))
+        return errors, answers(loaded, pictures[thread], first=thread)
+
+    for thread, (errors, found) in enumerate(at_once(work)):
+        assert len(errors) == thread % 2 * rounds * len(entries(loaded))
+        for error in errors:
+            assert f"[{thread} 1 {20 + thread} 3]" in error
+            assert "H and W at least 2" in error
+        assert_equal(found, one_by_one[thread])
+
+
+def run_threads(*directories):
+    """Prints for each module and each of the two functions above what went wrong, if anything.
+
+    To be run in a process of its own.
+    """
+    pictures = make_pictures()
+    outcomes = []
+    for directory in directories:
+        loaded = hub.load(directory)
+        one_by_one = [answers(loaded, row) for row in pictures]
+        for function in (all_right, some_wrong):
+            try:
+                function(loaded, pictures, one_by_one)
+                outcomes.append("")
+            except Exception:
+                outcomes.append(traceback.format_exc())
+    print(json.dumps(outcomes))
+
+
+@pytest.fixture(scope="module")
+def outcomes(saved_model, run_command):
+    """{(engine, whether some pictures are wrong): what went wrong}"""
+    result = run_command(
+        "-c",
+        "import sys; from tests import test_load as t; t.run_threads(*sys.argv[1:])",
+        *(saved_model(LAYER, pooling=engine) for engine in ENGINES),
+        # With as many as a small machine has cores, TensorFlow hardly does two calls at once.
+        TF_NUM_INTEROP_THREADS=str(THREADS),
+        TF_NUM_INTRAOP_THREADS=str(THREADS),
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    return dict(zip(itertools.product(ENGINES, (False, True)), found, strict=True))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_eight_threads_get_what_each_gets_alone(outcomes, engine):
+    assert outcomes[engine, False] == ""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_wrong_pictures_in_some_threads_do_not_disturb_the_others(outcomes, engine):
+    assert outcomes[engine, True] == ""
 
 
 # Many calls on end.
