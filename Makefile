@@ -27,6 +27,13 @@ TREE ?= dist/hub
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
+# For Kaggle and Hugging Face: the artifact's folder; where to, if not by its card.
+ARTIFACT ?= dist/vgg19-block5-conv2
+HANDLE ?=
+REPOSITORY ?=
+PRIVATE ?= false
+DRY_RUN ?= false
+
 EXPORT_FLAGS = --overwrite=$(OVERWRITE) \
 	$(if $(LAYER),--layer='$(LAYER)') \
 	$(if $(WEIGHTS),--weights='$(WEIGHTS)') \
@@ -39,10 +46,10 @@ EXPORT_FLAGS = --overwrite=$(OVERWRITE) \
 	$(if $(MODEL_VERSION),--model_version='$(MODEL_VERSION)') \
 	$(if $(ASSET_URL),--asset_url='$(ASSET_URL)')
 
-.PHONY: help export demo test bench tree serve lint lock clean
+.PHONY: help export demo test bench tree serve kaggle huggingface lint lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 export: $(VENV)/installed  ## build and check an encoder: make export LAYER=block3_conv2 WEIGHTS=vgg19.h5
 	$(RUN) build_encoder.py $(EXPORT_FLAGS)
@@ -60,6 +67,13 @@ tree: $(VENV)/installed  ## add artifacts to a hub's tree: make tree ARTIFACTS=d
 serve: $(VENV)/installed  ## serve a hub's tree: make serve TREE=dist/hub PORT=8000
 	$(RUN) -m publish.serve --root='$(TREE)' --host='$(HOST)' --port='$(PORT)'
 
+kaggle: $(VENV)/installed  ## publish an artifact on Kaggle Models: make kaggle ARTIFACT=dist/vgg19-block5-conv2 DRY_RUN=true
+	$(RUN) -m publish.kaggle --artifact='$(ARTIFACT)' $(if $(HANDLE),--handle='$(HANDLE)') --dry_run=$(DRY_RUN)
+
+huggingface: $(VENV)/installed  ## publish an artifact on Hugging Face: make huggingface ARTIFACT=dist/vgg19-block5-conv2 DRY_RUN=true
+	$(RUN) -m publish.huggingface --artifact='$(ARTIFACT)' $(if $(REPOSITORY),--repository='$(REPOSITORY)') \
+		--private=$(PRIVATE) --dry_run=$(DRY_RUN)
+
 bench: $(VENV)/installed  ## measure what the positions cost, and write docs/performance.md
 	$(RUN) bench.py $(BENCH_FLAGS)
 
@@ -70,7 +84,8 @@ lint: $(VENV)/installed  ## check style and formatting
 lock:  ## choose new pinned versions for requirements.txt from the ranges in pyproject.toml
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet uv
-	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml --extra serve --extra test --extra lint \
+	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml --extra serve --extra kaggle \
+		--extra huggingface --extra test --extra lint \
 		--universal --python-version 3.10 --generate-hashes --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.txt
 

@@ -15,6 +15,7 @@ import urllib.request
 import numpy as np
 import pytest
 import tensorflow_hub as hub
+from PIL import Image
 
 from export import checksums, options
 from publish import markdown, serve, tree
@@ -104,6 +105,27 @@ def test_the_compressed_format_is_the_archive(get, build, path):
     assert headers["content-type"] == "application/gzip"
     assert body == (build("block1_conv2") / "encoder.tar.gz").read_bytes()
     assert headers["etag"] == f'"{hashlib.sha256(body).hexdigest()}"'
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_curl_takes_up_a_download_that_broke_off(server, build, tmp_path):
+    archive = (build("block1_conv2") / "encoder.tar.gz").read_bytes()
+    path = tmp_path / "encoder.tar.gz"
+    path.write_bytes(archive[:12345])
+    url = f"{server[1]}/{MODEL}/1{COMPRESSED}"
+    options = ["--fail", "--silent", "--show-error", "--continue-at", "-", "--dump-header", "-"]
+    result = subprocess.run(
+        ["curl", *options, "--output", str(path), url], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "206 Partial Content" in result.stdout
+    assert path.read_bytes() == archive
+    # And with a condition it fetches nothing that it has.
+    tag = f'If-None-Match: "{hashlib.sha256(archive).hexdigest()}"'
+    result = subprocess.run(
+        ["curl", "--silent", "--head", "--header", tag, url], capture_output=True, text=True
+    )
+    assert result.stdout.startswith("HTTP/1.1 304 ")
 
 
 def test_the_uncompressed_format_is_a_location(get):
@@ -232,6 +254,29 @@ def test_a_models_page_shows_what_one_needs(get, server, build):
     (picture,) = re.findall(r'<img src="([^"]+)"', page)
     assert picture == f"/{FILES}/encoder.png"
     assert get(picture)[1]["content-type"] == "image/png"
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(not BROWSER, reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [1200, 400])
+def test_a_browser_draws_a_models_page(server, tmp_path, width):
+    picture = tmp_path / "page.png"
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+    options = [*flags.split(), "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
+    options += [f"--user-data-dir={tmp_path}", f"--window-size={width},900"]
+    url = f"{server[1]}/{MODEL}/1"
+    for wanted in (f"--screenshot={picture}", "--dump-dom"):
+        result = subprocess.run(
+            [BROWSER, *options, wanted, url], capture_output=True, text=True, timeout=120
+        )
+        assert result.returncode == 0, result.stderr
+    # The page's own script has run, under the content security policy.
+    assert "<button" in result.stdout and ">Copy</button>" in result.stdout
+    with Image.open(picture) as drawn:
+        assert drawn.width == width
+        assert len(drawn.convert("L").getcolors()) > 50
 
 
 def test_every_link_within_the_hub_leads_somewhere(get):
