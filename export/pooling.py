@@ -172,7 +172,7 @@ def indices_to_switches(indices: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     return tf.reshape(2 * odd[:, 1] + odd[:, 2], shape)
 
 
-def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
     """Puts every value back where its maximum came from, with zeros everywhere else.
 
     The same as `tf.scatter_nd(indices, tf.reshape(pooled, [-1]), shape)` for indices as the
@@ -181,7 +181,7 @@ def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor) -> tf.Tens
     Args:
       pooled: (B, h, w, C), any floating dtype; not necessarily the maxima themselves.
       positions: indices, (B * h * w * C, 4), int64 or int32, or switches, (B, h, w, C), uint8.
-      shape: (4,), the shape (B, H, W, C) of the map before pooling.
+      shape: (4,), the shape (B, H, W, C) of the map before pooling; None for (B, 2h, 2w, C).
 
     Returns:
       The map before pooling, (B, H, W, C), dtype of `pooled`.
@@ -199,6 +199,17 @@ def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor) -> tf.Tens
             f"shape (B, h, w, C). Received: {positions.dtype.name} of shape {positions.shape}."
         )
     switches = positions if are_switches else indices_to_switches(positions, tf.shape(pooled))
+    unpooled = _unpool_windows(pooled, switches)
+    if shape is None:
+        return unpooled
+    _, height, width, _ = tf.unstack(tf.shape(unpooled))
+    shape = tf.cast(shape, tf.int32)
+    return tf.pad(unpooled, [[0, 0], [0, shape[1] - height], [0, shape[2] - width], [0, 0]])
+
+
+@tf.custom_gradient
+def _unpool_windows(pooled, switches):
+    """Unpools (B, h, w, C) to (B, 2h, 2w, C); the gradient takes from each window its winner's."""
     zero = tf.zeros([], pooled.dtype)
     upper_left, upper_right, lower_left, lower_right = (
         tf.where(switches == place, pooled, zero) for place in range(4)
@@ -208,9 +219,15 @@ def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor) -> tf.Tens
     windows = tf.stack([upper, lower], axis=2)  # (B, h, 2, w, 2, C)
     batch, height, width, channels = tf.unstack(tf.shape(pooled))
     unpooled = tf.reshape(windows, [batch, 2 * height, 2 * width, channels])
-    shape = tf.cast(shape, tf.int32)
-    odd_row, odd_column = shape[1] - 2 * height, shape[2] - 2 * width
-    return tf.pad(unpooled, [[0, 0], [0, odd_row], [0, odd_column], [0, 0]])
+    unpooled = tf.ensure_shape(unpooled, (None, None, None, pooled.shape[-1]))
+
+    def gradient(upstream):
+        left = upstream[:, ::2, ::2]
+        for place, (dy, dx) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
+            left = tf.where(switches == place, upstream[:, dy::2, dx::2], left)
+        return left, None
+
+    return unpooled, gradient
 
 
 def _pool_by_row_pairs(values):

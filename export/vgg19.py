@@ -15,8 +15,10 @@ __all__ = [
     "Convolution",
     "blocks_up_to",
     "count_parameters",
+    "decoder_name",
     "downsampling",
     "encoder_name",
+    "mirror",
     "model_name",
 ]
 
@@ -96,6 +98,28 @@ def blocks_up_to(layer: str) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+def mirror(layer: str) -> tuple[Block, ...]:
+    """Returns the blocks of the decoder for `layer`, the deepest first.
+
+    Each holds the convolutions of the encoder's block backwards, from what was their output to
+    what was their input; where the encoder pooled after a block, an unpooling stands before it.
+
+    Raises:
+      ValueError: if `layer` is not one of `LAYERS`.
+    """
+    return tuple(
+        Block(
+            block.number,
+            tuple(
+                Convolution(f"decoder_{c.name}", c.out_channels, c.in_channels)
+                for c in reversed(block.convolutions)
+            ),
+            pooled=block.pooled,
+        )
+        for block in reversed(blocks_up_to(layer))
+    )
+
+
 def count_parameters(layer: str) -> int:
     """Returns how many numbers the kernels and biases up to and including `layer` hold."""
     convolutions = [c for block in blocks_up_to(layer) for c in block.convolutions]
@@ -115,3 +139,8 @@ def model_name(layer: str) -> str:
 def encoder_name(layer: str) -> str:
     """Returns the name of the encoder module that ends at `layer`."""
     return f"{model_name(layer)}-unpooling-encoder"
+
+
+def decoder_name(layer: str) -> str:
+    """Returns the name of the decoder module for `layer`."""
+    return f"{model_name(layer)}-unpooling-decoder"

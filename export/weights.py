@@ -1,9 +1,10 @@
-"""Where an encoder's weights come from: Keras' ImageNet download, an .h5 file, or a seed."""
+"""Where weights come from: Keras' ImageNet download, an .h5 file, or a seed; and where they go."""
 
 import dataclasses
+import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import h5py
 import keras
@@ -11,7 +12,7 @@ import numpy as np
 
 from export import checksums, vgg19
 
-__all__ = ["Weights", "load"]
+__all__ = ["Weights", "load", "load_decoder", "save"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Weights:
       seed: the seed of random weights, else None.
       file_name: the name, without its folder, of the file they were read from, else None.
       file_sha256: that file's SHA-256, else None.
+      training: how they were trained, as `save` wrote it into the file, else None.
     """
 
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -31,6 +33,7 @@ class Weights:
     seed: int | None = None
     file_name: str | None = None
     file_sha256: str | None = None
+    training: dict | None = None
 
 
 def load(source: str, layer: str, seed: int = 0) -> Weights:
@@ -53,11 +56,57 @@ def load(source: str, layer: str, seed: int = 0) -> Weights:
         return Weights(_imagenet(convolutions), source)
     if source == "random":
         return Weights(_random(convolutions, seed), source, seed=seed)
+    return _from_file(source, convolutions)
+
+
+def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
+    """Returns the weights of the decoder for `layer`.
+
+    Args:
+      source: "random" for seeded ones, anything else is the path of an .h5 file that `save` wrote.
+      layer: one of `vgg19.LAYERS`.
+      seed: for "random", from 0 to 2^64 - 1.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    convolutions = [c for block in vgg19.mirror(layer) for c in block.convolutions]
+    if source == "random":
+        return Weights(_random(convolutions, seed), source, seed=seed)
+    return _from_file(source, convolutions)
+
+
+def save(
+    path: str, layers: Mapping[str, tuple[np.ndarray, np.ndarray]], training: dict | None = None
+) -> None:
+    """Writes weights as an .h5 file in the layout of Keras' published VGG19 files.
+
+    Args:
+      path: the file to write; an existing one is replaced in one step.
+      layers: for each convolution its (kernel, bias), as in `Weights`.
+      training: what is to be known of how they were trained: values that JSON has.
+    """
+    partial = f"{path}.partial"
+    with h5py.File(partial, "w") as file:
+        file.attrs["layer_names"] = list(layers)
+        if training is not None:
+            file.attrs["training"] = json.dumps(training, allow_nan=False)
+        for name, arrays in layers.items():
+            group = file.create_group(name)
+            group.attrs["weight_names"] = ["kernel", "bias"]
+            for part, array in zip(("kernel", "bias"), arrays, strict=True):
+                group[part] = np.asarray(array, np.float32)
+    os.replace(partial, path)
+
+
+def _from_file(path, convolutions):
+    layers, training = _read_h5(path, convolutions)
     return Weights(
-        _read_h5(source, convolutions),
+        layers,
         source="file",
-        file_name=os.path.basename(source),
-        file_sha256=checksums.file_digest(source)["sha256"],
+        file_name=os.path.basename(path),
+        file_sha256=checksums.file_digest(path)["sha256"],
+        training=training,
     )
 
 
@@ -123,7 +172,21 @@ def _read_h5(path, convolutions):
     with file:
         # Keras saves the weights of a whole model in a group of that name.
         root = file.get("model_weights", file)
-        return {c.name: _read_convolution(path, root, c) for c in convolutions}
+        layers = {c.name: _read_convolution(path, root, c) for c in convolutions}
+        return layers, _read_training(path, file)
+
+
+def _read_training(path, file):
+    try:
+        training = json.loads(file.attrs.get("training", "null"))
+        if not isinstance(training, dict | None):
+            raise ValueError(f"it is {training!r:.80}")
+    except Exception as error:  # h5py raises nearly everything when a file is damaged.
+        raise ValueError(
+            f"weights file {path}: its attribute `training` is not a JSON object "
+            f"({_one_line(error)}). Write the file anew with train_decoder.py."
+        ) from error
+    return training
 
 
 def _read_convolution(path, root, convolution):
