@@ -100,7 +100,7 @@ def main() -> int:
             return command.fail(_NAME, _reason(error))
     except KeyboardInterrupt:
         return command.fail(_NAME, "interrupted; nothing is half-written.")
-    print(f"done: {', '.join(os.path.join(directory, name) for name in options.FILES)}")
+    print(f"done: {', '.join(os.path.join(directory, name) for name in options.files('encoder'))}")
     return 0
 
 
@@ -120,8 +120,10 @@ def build() -> str:
     from export.encoder import Encoder
 
     directory = os.path.join(FLAGS.output_dir, vgg19.model_name(FLAGS.layer))
-    with artifact.staged(directory, options.FILES, FLAGS.overwrite) as staging:
-        path = {name: os.path.join(staging, name) for name in (*options.FILES, "saved_model")}
+    with artifact.staged(directory, options.files("encoder"), FLAGS.overwrite) as staging:
+        path = {
+            name: os.path.join(staging, name) for name in (*options.files("encoder"), "saved_model")
+        }
 
         print(f"weights: {FLAGS.weights}", flush=True)
         loaded = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
@@ -162,7 +164,7 @@ def build() -> str:
             flags=_shaping_flags(),
         )
         manifest.write(content, path["encoder.manifest.json"])
-        checksums.write(staging, options.FILES[:-1])
+        checksums.write(staging, options.files("encoder")[:-1])
 
         print("verify:", flush=True)
         verify.run_in_fresh_process(path["encoder.tar.gz"])

@@ -128,6 +128,7 @@ class Decoder(tf.Module):
         return decode(self.layer, self._weights, features, positions)
 
     def _check(self, inputs):
+        """Returns the features, and for each pooling its switches."""
         inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         names = ["features", *(block.indices_name for block in self._blocks)]
         if len(inputs) != len(names):
@@ -136,14 +137,15 @@ class Decoder(tf.Module):
                 f"a decoder for `{self.layer}` takes {wanted}, as its encoder returns them. "
                 f"Received: {len(inputs)} tensors."
             )
-        inputs = [tf.convert_to_tensor(tensor) for tensor in inputs]
-        features = self._check_features(inputs[0])
-        sizes = tf.unstack(tf.shape(features))
-        positions = [
-            self._check_positions(block, tensor, sizes)
-            for block, tensor in zip(self._blocks, inputs[1:], strict=True)
-        ]
-        return features, *positions
+        features, *positions = map(tf.convert_to_tensor, inputs)
+        features = self._check_features(features)
+        batch, height, width, _, _ = tf.unstack(_hidden_shape(features)[1], num=5)
+        switches = []
+        for block, tensor in zip(self._blocks, positions, strict=True):
+            scale = 2 ** (len(self._blocks) - block.number)
+            pooled = tf.stack([batch, height * scale, width * scale, block.channels])
+            switches.append(self._check_positions(block, tensor, pooled))
+        return features, *switches
 
     def _check_features(self, features):
         wanted = (
@@ -155,12 +157,15 @@ class Decoder(tf.Module):
             raise ValueError(f"{wanted} Received: {features.dtype.name} of shape {features.shape}.")
         shape, axes = _hidden_shape(features)
         least, most = [1, 1, 1, self._channels], [2**31 - 1] * 3 + [self._channels]
-        fits = tf.reduce_all((axes[:4] >= least) & (axes[:4] <= most)) & (axes[4] == -1)
+        fits = tf.reduce_all((axes[:4] >= least) & (axes[:4] <= most), axis=0) & (axes[4] == -1)
         with tf.control_dependencies([_assert(fits, wanted, "Received: shape", shape)]):
             return tf.ensure_shape(features, spec)
 
-    def _check_positions(self, block, positions, sizes):
-        """Holds one block's positions against the shape (B, h, w, C) of the features."""
+    def _check_positions(self, block, positions, pooled):
+        """Returns the switches of one block, once they have been held against `pooled`.
+
+        That is the shape (B, h, w, C) of its pooled map, as follows from that of the features.
+        """
         are_switches = positions.dtype == tf.uint8
         name = block.switches_name if are_switches else block.indices_name
         columns = (None, None, None, block.channels) if are_switches else (None, 4)
@@ -173,9 +178,6 @@ class Decoder(tf.Module):
                 f"(B, h, w, {block.channels}). "
                 f"Received: {positions.dtype.name} of shape {positions.shape}."
             )
-        batch, height, width, _ = sizes  # of `features`
-        scale = 2 ** (len(self._blocks) - block.number)
-        needed = tf.stack([batch, height * scale, width * scale, block.channels])
         shape, axes = _hidden_shape(positions)
         not_those = f"`{name}` do not fit `features`, which need those of a pooled map"
         advice = (
@@ -184,43 +186,51 @@ class Decoder(tf.Module):
             "before it is encoded."
         )
         if are_switches:
-            fits = tf.reduce_all(axes[:5] == tf.concat([needed, [-1]], axis=0))
-            assertion = _assert(fits, not_those, needed, "Received: those of", shape, advice)
+            fits = tf.reduce_all(axes == tf.concat([pooled, [-1]], axis=0), axis=0)
+            assertion = _assert(fits, not_those, pooled, "Received: those of", shape, advice)
             with tf.control_dependencies([assertion]):
-                return tf.ensure_shape(positions, columns)
+                return _hide_sides(positions, columns)
         is_table = (axes[0] >= 1) & (axes[1] == 4) & (axes[2] == -1)
         wanted = f"`{name}` must be indices of shape (N, 4), N at least 1. Received: shape"
         with tf.control_dependencies([_assert(is_table, wanted, shape)]):
-            positions = tf.ensure_shape(positions, columns)
+            positions = _hide_sides(positions, columns)
         # The last row tells the shape of the pooled map.
         window = tf.constant([1, 2, 2, 1], positions.dtype)
         received = tf.cast(positions[-1] // window, tf.int32) + 1
-        count = tf.reduce_prod(tf.cast(needed, tf.int64))
-        rows = tf.shape(positions, tf.int64)[0]
-        fits = tf.reduce_all(received == needed) & (rows == count)
+        batch, height, width, channels = tf.unstack(tf.cast(pooled, tf.int64), num=4)
+        count = batch * height * width * channels
+        fits = tf.reduce_all(received == pooled, axis=0) & (tf.shape(positions, tf.int64)[0] == count)
         assertion = _assert(
-            fits, not_those, needed, "Received: those of", received, "in rows", rows, advice
+            fits, not_those, pooled, "Received: those of", received, "in rows", shape[0], advice
         )
         with tf.control_dependencies([assertion]):
-            sample = tf.range(_SAMPLE, dtype=tf.int64) * (count - 1) // (_SAMPLE - 1)
-        found = tf.cast(tf.gather(positions, sample) // window, tf.int64)
-        expected = tf.transpose(tf.unravel_index(sample, tf.cast(needed, tf.int64)))
+            row = tf.range(_SAMPLE, dtype=tf.int64) * (count - 1) // (_SAMPLE - 1)
+        found = tf.cast(tf.gather(positions, row) // window, tf.int64)
+        pixel = row // channels
+        place = [pixel // width // height, pixel // width % height, pixel % width, row % channels]
         disorder = (
             f"the rows of `{name}` are not in the order in which an encoder returns them, that of "
             "the pooled map."
         )
-        with tf.control_dependencies([_assert(tf.reduce_all(found == expected), disorder)]):
-            return tf.identity(positions)
+        in_order = tf.reduce_all(found == tf.stack(place, axis=-1), axis=[0, 1])
+        with tf.control_dependencies([_assert(in_order, disorder)]):
+            return pooling.indices_to_switches(tf.identity(positions), pooled)
 
 
 def _assert(condition, *data):
     return tf.debugging.Assert(condition, data, summarize=8)
 
 
-def _hidden_shape(tensor):
-    """The shape of a tensor as it really is, and the same with -1 for each axis it does not have.
+# TensorFlow believes the shapes that a signature declares, and drops comparisons with them; those
+# of what comes it holds against each other before any assertion is heard, in words of its own. So
+# they are hidden from it.
 
-    Hidden from TensorFlow, which would believe what a signature declares and drop the comparison.
-    """
-    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=None))
+
+def _hidden_shape(tensor):
+    """The shape of a tensor as it really is, and the same with -1 up to five axes."""
+    shape = tf.shape(_hide_sides(tensor, None))
     return shape, tf.concat([shape, [-1] * 5], axis=0)[:5]
+
+
+def _hide_sides(tensor, known):
+    return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=known)

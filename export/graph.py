@@ -22,8 +22,8 @@ _TOP = frozenset(
 )
 _COMPUTING = frozenset(
     """
-    AddV2 All Assert BiasAdd Cast ConcatV2 Const Conv2D EnsureShape Equal Fill FloorDiv FloorMod
-    GatherV2 GreaterEqual Identity IdentityN Less LessEqual LogicalAnd MaxPool MaxPoolGrad
+    AddV2 All Assert BiasAdd BitwiseAnd Cast ConcatV2 Const Conv2D EnsureShape Equal Fill FloorDiv
+    FloorMod GatherV2 GreaterEqual Identity IdentityN Less LessEqual LogicalAnd MaxPool MaxPoolGrad
     MaxPoolWithArgmax Mul NoOp Pack Pad PlaceholderWithDefault Range ReadVariableOp Relu Reshape
     SelectV2 Shape Size StatefulPartitionedCall StopGradient StridedSlice Sub Tile Unpack ZerosLike
     """.split()

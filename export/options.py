@@ -1,9 +1,9 @@
-"""What an encoder can be asked for: the words that the command, the card and the manifest share.
+"""What a module can be asked for: the words that the command, the card and the manifest share.
 
 Nothing here needs TensorFlow.
 """
 
-__all__ = ["ASSET_URL", "ENGINES", "FILES", "INDEX_DTYPES", "PUBLISHER", "SOURCES"]
+__all__ = ["ASSET_URL", "ENGINES", "INDEX_DTYPES", "KINDS", "PUBLISHER", "SOURCES", "files"]
 
 INDEX_DTYPES = ("int64", "int32")
 
@@ -14,15 +14,21 @@ ENGINES = ("argmax", "xla")
 # Where weights come from: Keras' published file, a seed, a file of the publisher's.
 SOURCES = ("imagenet", "random", "file")
 
-# The files of an artifact; the last one lists the checksums of the others.
-FILES = (
-    "encoder.tar.gz",
-    "encoder.md",
-    "encoder.png",
-    "encoder.manifest.json",
-    "SHA256SUMS",
-)
+# What can be built: the two halves of a pair.
+KINDS = ("encoder", "decoder")
 
 # Regular expressions, to be matched as a whole and with re.ASCII.
 PUBLISHER = r"[a-z\d-]+"
 ASSET_URL = r"https?://[\w.:/~%-]+"
+
+
+def files(kind: str) -> tuple[str, ...]:
+    """Returns the names of the files of an artifact; the last lists the others' checksums.
+
+    Args:
+      kind: one of `KINDS`.
+    """
+    return (
+        *(f"{kind}.{ending}" for ending in ("tar.gz", "md", "png", "manifest.json")),
+        "SHA256SUMS",
+    )

@@ -1,4 +1,4 @@
-"""Writes an encoder as a reusable TF2 SavedModel on disk, the same bytes every time."""
+"""Writes a module as a reusable TF2 SavedModel on disk, the same bytes every time."""
 
 import os
 import re
@@ -7,10 +7,11 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import fingerprint
+from export import fingerprint, options
+from export.decoder import Decoder
 from export.encoder import Encoder
 
-__all__ = ["save"]
+__all__ = ["save", "save_decoder"]
 
 
 def save(encoder: Encoder, directory: str) -> None:
@@ -47,20 +48,57 @@ def save(encoder: Encoder, directory: str) -> None:
     compact = traced(encoder.compact)
     features = traced(encoder.features)
 
-    # `tf.Module` has `variables` and `trainable_variables` as properties, which a SavedModel does
-    # not store; this root holds them as attributes.
-    root = tf.train.Checkpoint()
-    root.__call__ = call
-    root.compact = compact
-    root.features = features
-    root.variables = encoder.ordered_variables
-    root.trainable_variables = encoder.ordered_variables
-    root.regularization_losses = []
+    methods = {"__call__": call, "compact": compact, "features": features}
     signatures = {
         "serving_default": named(call, encoder.output_names),
         "compact": named(compact, encoder.compact_output_names),
         "features": named(features, ["features"]),
     }
+    _write(directory, encoder.ordered_variables, methods, signatures)
+
+
+def save_decoder(decoder: Decoder, directory: str) -> None:
+    """Writes `decoder` as a SavedModel into `directory`, which need not exist.
+
+    The loaded object has
+
+      * `__call__(inputs)`, as `Decoder` has it, for indices of both dtypes and for switches;
+      * the reusable SavedModel interface, as `save` says;
+      * signatures with the output `images`: `serving_default` with the inputs `features`,
+        `block1_indices`, ..., int64; `compact` with `features`, `block1_switches`, ....
+
+    Args:
+      decoder: what to save.
+      directory: where to.
+    """
+    call = tf.function(decoder.__call__, autograph=False)
+    for form in (*options.INDEX_DTYPES, "switches"):
+        call.get_concrete_function(decoder.input_spec(form))  # A trace that the loaded object has.
+
+    def named(form):
+        specs = decoder.input_spec(form)
+        specs = specs if isinstance(specs, list) else [specs]
+
+        def serve(**inputs):
+            inputs = [inputs[spec.name] for spec in specs]
+            return {"images": call(inputs if len(inputs) > 1 else inputs[0])}
+
+        function = tf.function(serve, autograph=False)
+        return function.get_concrete_function(**{spec.name: spec for spec in specs})
+
+    signatures = {"serving_default": named("int64"), "compact": named("switches")}
+    _write(directory, decoder.ordered_variables, {"__call__": call}, signatures)
+
+
+def _write(directory, variables, methods, signatures):
+    # `tf.Module` has `variables` and `trainable_variables` as properties, which a SavedModel does
+    # not store; this root holds them as attributes.
+    root = tf.train.Checkpoint()
+    for name, method in methods.items():
+        setattr(root, name, method)
+    root.variables = variables
+    root.trainable_variables = variables
+    root.regularization_losses = []
     tf.saved_model.save(root, directory, signatures=signatures)
     _forget_the_process(os.path.join(directory, "saved_model.pb"))
     fingerprint.write(directory)

@@ -108,7 +108,7 @@ class _Table:
             page = module.page
             name = f"{page.publisher}/{page.name}"
             self.models[name] = self.models[f"{name}/{page.version}"] = module
-            for file in options.FILES:
+            for file in options.files("encoder"):
                 path = f"{tree.files_path(module.asset_path)}/{file}"
                 self.files[path] = (os.path.join(module.folder, file), module)
         for path in [*docs.glob("*/*.md"), *docs.glob("*/collections/*/*.md")]:

@@ -101,7 +101,9 @@ def add(artifacts: str, output_dir: str, overwrite: bool) -> list[Module]:
         )
     copies = {}  # path in the tree: file to copy
     for module in found:
-        places = {f"{files_path(module.asset_path)}/{name}": name for name in options.FILES}
+        places = {
+            f"{files_path(module.asset_path)}/{name}": name for name in options.files("encoder")
+        }
         places[f"{DOCS}/{hub_page.docs_path(module.page)}"] = _CARD
         for place, name in places.items():
             if place in copies:
@@ -157,7 +159,9 @@ def read_module(folder: str) -> Module:
     """
     try:
         present = checksums.check(folder, needed=_ARCHIVE)
-        lacking = [name for name in options.FILES if name not in (*present, checksums.FILE)]
+        lacking = [
+            name for name in options.files("encoder") if name not in (*present, checksums.FILE)
+        ]
         if lacking:
             raise ValueError(f"{', '.join(lacking)} is missing")
         stated = manifest.read(os.path.join(folder, _MANIFEST))

@@ -13,7 +13,7 @@ import build_encoder
 from export import options, verify
 from tests.conftest import ROOT
 
-ARTIFACTS = {*options.FILES}
+ARTIFACTS = {*options.files("encoder")}
 
 
 @pytest.fixture

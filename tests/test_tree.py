@@ -60,7 +60,7 @@ def seal(folder):
     """Writes the checksums of a folder anew."""
     from export import checksums
 
-    checksums.write(str(folder), options.FILES[:-1])
+    checksums.write(str(folder), options.files("encoder")[:-1])
 
 
 def test_pages_and_files_have_their_places(artifacts, tmp_path):
@@ -71,12 +71,14 @@ def test_pages_and_files_have_their_places(artifacts, tmp_path):
     expected = {f"{DOCS}/emilutz.md", f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"}
     for k in (1, 2):
         expected.add(f"{DOCS}/models/vgg19-block{k}-conv2-unpooling-encoder/1.md")
-        expected |= {f"vgg19-with-unpooling/vgg19-block{k}-conv2/{n}" for n in options.FILES}
+        expected |= {
+            f"vgg19-with-unpooling/vgg19-block{k}-conv2/{n}" for n in options.files("encoder")
+        }
     found = content(tmp_path / "hub")
     assert set(found) == expected
     card = (artifacts / MODEL / "encoder.md").read_bytes()
     assert found[f"{DOCS}/models/{MODEL}-unpooling-encoder/1.md"] == card
-    for name in options.FILES:
+    for name in options.files("encoder"):
         assert found[f"{FILES}/{name}"] == (artifacts / MODEL / name).read_bytes()
 
 
