@@ -8,7 +8,7 @@ VENV := .venv
 # Hides TensorFlow's remarks on the processor and tensorflow_hub's on pkg_resources.
 RUN := TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS='ignore:pkg_resources' $(VENV)/bin/python
 
-# One variable for each flag of build_encoder.py; an empty one leaves the flag's default.
+# One variable for each flag of build_encoder.py and build_decoder.py; an empty one leaves the flag's default.
 LAYER ?=
 WEIGHTS ?=
 SEED ?=
@@ -34,25 +34,30 @@ REPOSITORY ?=
 PRIVATE ?= false
 DRY_RUN ?= false
 
-EXPORT_FLAGS = --overwrite=$(OVERWRITE) \
+DECODER_FLAGS = --overwrite=$(OVERWRITE) \
 	$(if $(LAYER),--layer='$(LAYER)') \
 	$(if $(WEIGHTS),--weights='$(WEIGHTS)') \
 	$(if $(SEED),--seed='$(SEED)') \
 	$(if $(DATASET),--dataset='$(DATASET)') \
-	$(if $(INDEX_DTYPE),--index_dtype='$(INDEX_DTYPE)') \
-	$(if $(POOLING),--pooling='$(POOLING)') \
 	$(if $(OUTPUT_DIR),--output_dir='$(OUTPUT_DIR)') \
 	$(if $(PUBLISHER),--publisher='$(PUBLISHER)') \
 	$(if $(MODEL_VERSION),--model_version='$(MODEL_VERSION)') \
 	$(if $(ASSET_URL),--asset_url='$(ASSET_URL)')
 
-.PHONY: help export demo test bench tree serve kaggle huggingface lint lock clean
+EXPORT_FLAGS = $(DECODER_FLAGS) \
+	$(if $(INDEX_DTYPE),--index_dtype='$(INDEX_DTYPE)') \
+	$(if $(POOLING),--pooling='$(POOLING)')
+
+.PHONY: help export decoder demo test bench tree serve kaggle huggingface lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 export: $(VENV)/installed  ## build and check an encoder: make export LAYER=block3_conv2 WEIGHTS=vgg19.h5
 	$(RUN) build_encoder.py $(EXPORT_FLAGS)
+
+decoder: $(VENV)/installed  ## build and check a decoder: make decoder LAYER=block3_conv2 WEIGHTS=decoder.h5
+	$(RUN) build_decoder.py $(DECODER_FLAGS)
 
 demo: $(VENV)/installed  ## the whole job without a download: seeded weights, a photograph, a picture to look at
 	$(RUN) build_encoder.py --overwrite --weights=random --output_dir=dist/demo

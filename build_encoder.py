@@ -14,12 +14,10 @@ The work goes flags -> weights -> encoder -> SavedModel -> archive -> card -> ma
 """
 
 import os
-import re
-import signal
 
-from absl import flags, logging
+from absl import flags
 
-from export import command, hub_page, options, vgg19
+from export import command, options, vgg19
 
 FLAGS = flags.FLAGS
 _NAME = "build_encoder"
@@ -34,11 +32,6 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "seed", 0, "The seed for --weights=random.", lower_bound=0, upper_bound=2**64 - 1
 )
-flags.DEFINE_string(
-    "dataset",
-    "other",
-    "What the weights of a file were trained on, as a dataset tag of the hub, for the card.",
-)
 flags.DEFINE_enum("index_dtype", "int64", options.INDEX_DTYPES, "The dtype of the index tuples.")
 flags.DEFINE_enum(
     "pooling",
@@ -46,32 +39,10 @@ flags.DEFINE_enum(
     options.ENGINES,
     "What finds the maxima: tf.nn.max_pool_with_argmax, or operations that XLA can compile.",
 )
-flags.DEFINE_string("output_dir", "dist", "The folder in which the artifact's folder is made.")
-flags.DEFINE_string("publisher", "emilutz", "The publisher's name on the hub, for the card.")
-flags.DEFINE_integer("model_version", 1, "The module's version, for the card.", lower_bound=1)
-flags.DEFINE_string(
-    "asset_url",
-    "https://storage.googleapis.com/vgg19-with-unpooling",
-    "Where the artifact's folder will be published, for the card.",
-)
-flags.DEFINE_bool("overwrite", False, "Whether to replace an existing artifact.")
+command.define_artifact_flags()
+flags.adopt_module_key_flags(command)  # So that --help tells them.
 
 flags.register_validator("weights", bool, message="must not be empty")
-flags.register_validator(
-    "publisher",
-    lambda value: re.fullmatch(options.PUBLISHER, value, re.ASCII),
-    message="must consist of lower-case letters, digits and hyphens",
-)
-flags.register_validator(
-    "dataset",
-    lambda value: value in hub_page.tags()["dataset"],
-    message="must be a dataset tag of the hub; assets/hub_tags.json lists them",
-)
-flags.register_validator(
-    "asset_url",
-    lambda value: re.fullmatch(options.ASSET_URL, value, re.ASCII),
-    message="must be an http or https URL",
-)
 flags.register_multi_flags_validator(
     ["weights", "seed"],
     lambda values: values["weights"] == "random" or not FLAGS["seed"].present,
@@ -85,23 +56,7 @@ flags.register_multi_flags_validator(
 
 
 def main() -> int:
-    logging.set_verbosity(logging.WARNING)
-    # Weights come and go as NumPy arrays; no other backend need be installed.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        # Loading TensorFlow takes seconds; a wrong flag should not have to wait for it.
-        import tensorflow as tf
-
-        try:
-            directory = build()
-        except (ValueError, OSError, tf.errors.OpError) as error:
-            return command.fail(_NAME, _reason(error))
-    except KeyboardInterrupt:
-        return command.fail(_NAME, "interrupted; nothing is half-written.")
-    print(f"done: {', '.join(os.path.join(directory, name) for name in options.files('encoder'))}")
-    return 0
+    return command.build(_NAME, build, options.files("encoder"))
 
 
 def build() -> str:
@@ -119,7 +74,7 @@ def build() -> str:
     )
     from export.encoder import Encoder
 
-    directory = os.path.join(FLAGS.output_dir, vgg19.model_name(FLAGS.layer))
+    directory = os.path.join(FLAGS.output_dir, vgg19.artifact_name(FLAGS.layer, "encoder"))
     with artifact.staged(directory, options.files("encoder"), FLAGS.overwrite) as staging:
         path = {
             name: os.path.join(staging, name) for name in (*options.files("encoder"), "saved_model")
@@ -181,14 +136,6 @@ def _shaping_flags() -> dict[str, object]:
         shaping["weights"] = os.path.basename(FLAGS.weights)
         shaping["dataset"] = FLAGS.dataset
     return shaping
-
-
-def _reason(error: Exception) -> str:
-    # TensorFlow puts the operation that failed in front of what went wrong.
-    reason = re.sub(r"^\{\{function_node .*?\}\} ", "", str(error))
-    if re.search("No space left|File too large|Disk quota", reason):
-        reason += f". Make room in {FLAGS.output_dir}, or choose another --output_dir."
-    return reason
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from export import checksums, hub_page, vgg19
+from export import text as text_module
 
 if TYPE_CHECKING:  # Whoever checks cards need not wait for TensorFlow.
     from export.weights import Weights
 
-__all__ = ["check", "code_blocks", "outputs", "render"]
+__all__ = ["check", "code_blocks", "outputs", "render", "render_decoder"]
 
 _ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 
@@ -29,11 +30,11 @@ _ENGINES = {
     "argmax": "`tf.nn.max_pool_with_argmax`",
     "xla": "operations that XLA compiles",
 }
-# How the card begins to say where the weights came from, in the template's words.
+# How the card begins to say where the weights came from, in the templates' words.
 _SOURCES = {
-    "imagenet": "This image encoder carries VGG19's ImageNet weights.\n",
+    "imagenet": "This image {kind} carries VGG19's ImageNet weights.\n",
     "random": "**This module is untrained: its weights are random.**",
-    "file": "This image encoder carries weights from a file of its publisher",
+    "file": "This image {kind} carries weights from a file of its publisher",
 }
 _SECTIONS = ("## Overview", "## Usage", "## Training")
 
@@ -78,6 +79,69 @@ def render(
       dataset: what weights from a file were trained on, a dataset tag of the hub; "other" if it
         is not known. For other weights it follows from their source.
     """
+    blocks = vgg19.blocks_up_to(layer)
+    return _render(
+        "encoder",
+        layer,
+        weights=weights,
+        archive_path=archive_path,
+        publisher=publisher,
+        model_version=model_version,
+        asset_url=asset_url,
+        dataset={"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}.get(
+            weights.source, dataset
+        ),
+        name=vgg19.encoder_name(layer),
+        pooling=pooling,
+        engine=_ENGINES[pooling],
+        channels=blocks[-1].channels,
+        outputs=outputs(layer, index_dtype),
+    )
+
+
+def render_decoder(
+    *,
+    layer: str,
+    weights: "Weights",
+    archive_path: str,
+    publisher: str,
+    model_version: int,
+    asset_url: str,
+    dataset: str,
+) -> str:
+    """Returns the card of a built decoder, in Markdown.
+
+    Args:
+      layer: one of `vgg19.LAYERS`.
+      weights: what the decoder was built from.
+      archive_path: path of the finished archive; its size and SHA-256 go into the card.
+      publisher: the hub's name for the publisher: lower-case letters, digits, hyphens.
+      model_version: a whole number from 1.
+      asset_url: where the artifacts' folders will lie, the encoder's too.
+      dataset: what weights from a file were trained on, a dataset tag of the hub; "other" if it
+        is not known.
+    """
+    encoder = vgg19.artifact_name(layer, "encoder")
+    return _render(
+        "decoder",
+        layer,
+        weights=weights,
+        archive_path=archive_path,
+        publisher=publisher,
+        model_version=model_version,
+        asset_url=asset_url,
+        dataset="other" if weights.source == "random" else dataset,
+        name=vgg19.decoder_name(layer),
+        encoder_name=vgg19.encoder_name(layer),
+        encoder_path=f"{asset_url.rstrip('/')}/{encoder}/encoder.tar.gz",
+        inputs=outputs(layer, "int64 or int32"),
+        training=[
+            (_cell(key), _cell(value)) for key, value in _flatten("", weights.training or {})
+        ],
+    )
+
+
+def _render(kind, layer, *, asset_url, archive_path, **values):
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_ASSETS),
         undefined=jinja2.StrictUndefined,
@@ -86,55 +150,61 @@ def render(
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML; every value is checked or computed here.
     )
-    blocks = vgg19.blocks_up_to(layer)
-    folder_url = f"{asset_url.rstrip('/')}/{vgg19.model_name(layer)}"
-    return environment.get_template("encoder.md").render(
-        publisher=publisher,
-        name=vgg19.encoder_name(layer),
-        model_version=model_version,
+    folder_url = f"{asset_url.rstrip('/')}/{vgg19.artifact_name(layer, kind)}"
+    return environment.get_template(f"{kind}.md").render(
         layer=layer,
-        pooling=pooling,
-        engine=_ENGINES[pooling],
-        channels=blocks[-1].channels,
-        pooled=[block for block in blocks if block.pooled],
+        pooled=[block for block in vgg19.blocks_up_to(layer) if block.pooled],
         downsampling=vgg19.downsampling(layer),
-        outputs=outputs(layer, index_dtype),
-        variable_count=_count_variables(layer),
-        parameter_count=vgg19.count_parameters(layer),
-        weights=weights,
-        dataset={"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}.get(
-            weights.source, dataset
-        ),
-        asset_path=f"{folder_url}/encoder.tar.gz",
-        picture_url=f"{folder_url}/encoder.png",
+        variable_count=2 * len(vgg19.convolutions(layer, kind)),
+        parameter_count=vgg19.count_parameters(layer, kind),
+        asset_path=f"{folder_url}/{kind}.tar.gz",
+        picture_url=f"{folder_url}/{kind}.png",
         archive=checksums.file_digest(archive_path),
+        **values,
     )
+
+
+def _flatten(beginning, values):
+    """The leaves of nested dictionaries, with the names on the way to them."""
+    for key, value in values.items():
+        name = f"{beginning} {key}".strip()
+        if isinstance(value, dict):
+            yield from _flatten(name, value)
+        else:
+            yield name, value
+
+
+def _cell(value):
+    """Of a stranger's file: made fit for a cell of a table, in or out of backticks."""
+    return re.sub(r"[^\w .,:;/()+=-]", "_", text_module.one_line(value))[:120]
 
 
 def check(
     text: str,
     *,
     layer: str,
-    index_dtype: str,
-    pooling: str,
     archive_path: str,
+    kind: str = "encoder",
+    index_dtype: str | None = None,
+    pooling: str | None = None,
     source: str | None = None,
 ) -> None:
     """Holds a card against the hub's rules and against the archive it describes.
 
     Args:
       text: the card.
-      layer: the layer at which the archive's encoder ends.
-      index_dtype: the dtype of the archive's indices, "int64" or "int32".
-      pooling: what finds the archive's maxima, "argmax" or "xla"; block1 has none.
+      layer: the layer at which the encoder ends.
       archive_path: path of the archive.
+      kind: what the archive holds, one of `options.KINDS`.
+      index_dtype: the dtype of an encoder's indices, "int64" or "int32".
+      pooling: what finds an encoder's maxima, "argmax" or "xla"; block1 has none.
       source: where its weights came from, one of `options.SOURCES`; None if not known.
 
     Raises:
       ValueError: says which rule the card breaks, or which fact is not the archive's.
     """
     page = hub_page.read(text)
-    name = vgg19.encoder_name(layer)
+    name = vgg19.encoder_name(layer) if kind == "encoder" else vgg19.decoder_name(layer)
     if (page.kind, page.name) != ("Module", name):
         raise ValueError(
             f"the module's name must be {name}, as the archive ends at {layer}. "
@@ -149,21 +219,21 @@ def check(
             "the first line must be followed by a one-sentence description. "
             f"Received: {page.description!r:.120}."
         )
-    _check_metadata(page.metadata, layer)
+    _check_metadata(page.metadata, layer, kind)
+    dtype = index_dtype if kind == "encoder" else "int64 or int32"
     facts = [
-        f"| `{row['name']}` | {row['dtype']} | `{row['shape']}` |"
-        for row in outputs(layer, index_dtype)
+        f"| `{row['name']}` | {row['dtype']} | `{row['shape']}` |" for row in outputs(layer, dtype)
     ]
     file = checksums.file_digest(archive_path)
-    facts.append(f"`encoder.tar.gz`: {file['bytes']:,} bytes, SHA-256 `{file['sha256']}`.\n")
+    facts.append(f"`{kind}.tar.gz`: {file['bytes']:,} bytes, SHA-256 `{file['sha256']}`.\n")
     facts.append(
-        f"{_count_variables(layer)} trainable variables with "
-        f"{vgg19.count_parameters(layer):,} parameters"
+        f"{2 * len(vgg19.convolutions(layer, kind))} trainable variables with "
+        f"{vgg19.count_parameters(layer, kind):,} parameters"
     )
-    if len(vgg19.blocks_up_to(layer)) > 1:
+    if kind == "encoder" and len(vgg19.blocks_up_to(layer)) > 1:
         facts.append(f"The maxima are found by {_ENGINES[pooling]}")
     if source is not None:
-        facts.append(_SOURCES[source])
+        facts.append(_SOURCES[source].format(kind=kind))
     for fact in facts:
         if fact not in text:
             raise ValueError(f"this, which follows from the archive, is missing: {fact.strip()}")
@@ -179,12 +249,7 @@ def code_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def _count_variables(layer):
-    """The number of kernels and biases."""
-    return 2 * sum(len(block.convolutions) for block in vgg19.blocks_up_to(layer))
-
-
-def _check_metadata(metadata, layer):
+def _check_metadata(metadata, layer, kind):
     keys = {"asset-path", "dataset", *_FIXED_METADATA}
     if set(metadata) != keys:
         raise ValueError(
@@ -194,7 +259,7 @@ def _check_metadata(metadata, layer):
     for key, value in _FIXED_METADATA.items():
         if metadata[key] != [value]:
             raise ValueError(f"`{key}` must be {value}. Received: {', '.join(metadata[key])}.")
-    ending = f"/{vgg19.model_name(layer)}/encoder.tar.gz"
+    ending = f"/{vgg19.artifact_name(layer, kind)}/{kind}.tar.gz"
     (asset_path,) = metadata["asset-path"]
     if not asset_path.endswith(ending):
         raise ValueError(f"`asset-path` must end in {ending}. Received: {asset_path}.")

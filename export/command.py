@@ -1,13 +1,86 @@
-"""What the commands have in common: flags alone, and one line for what went wrong."""
+"""What the commands have in common: flags, and one line for what went wrong."""
 
+import os
+import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from export import text
+from export import hub_page, options, text
 
-__all__ = ["fail", "run"]
+__all__ = ["build", "define_artifact_flags", "fail", "run"]
+
+FLAGS = flags.FLAGS
+
+
+def define_artifact_flags() -> None:
+    """Defines the flags of every command that builds an artifact, with their checks."""
+    flags.DEFINE_string(
+        "dataset",
+        "other",
+        "What the weights of a file were trained on, as a dataset tag of the hub, for the card.",
+    )
+    flags.DEFINE_string("output_dir", "dist", "The folder in which the artifact's folder is made.")
+    flags.DEFINE_string("publisher", "emilutz", "The publisher's name on the hub, for the card.")
+    flags.DEFINE_integer("model_version", 1, "The module's version, for the card.", lower_bound=1)
+    flags.DEFINE_string(
+        "asset_url",
+        "https://storage.googleapis.com/vgg19-with-unpooling",
+        "Where the artifact's folder will be published, for the card.",
+    )
+    flags.DEFINE_bool("overwrite", False, "Whether to replace an existing artifact.")
+    flags.register_validator(
+        "publisher",
+        lambda value: re.fullmatch(options.PUBLISHER, value, re.ASCII),
+        message="must consist of lower-case letters, digits and hyphens",
+    )
+    flags.register_validator(
+        "dataset",
+        lambda value: value in hub_page.tags()["dataset"],
+        message="must be a dataset tag of the hub; assets/hub_tags.json lists them",
+    )
+    flags.register_validator(
+        "asset_url",
+        lambda value: re.fullmatch(options.ASSET_URL, value, re.ASCII),
+        message="must be an http or https URL",
+    )
+
+
+def build(name: str, make: Callable[[], str], files: Sequence[str]) -> int:
+    """Builds an artifact and returns the exit status.
+
+    Args:
+      name: what the command is called in its messages.
+      make: builds it, once TensorFlow can be imported, and returns the artifact's folder.
+      files: the names of its files.
+    """
+    logging.set_verbosity(logging.WARNING)
+    # Weights come and go as NumPy arrays; no other backend need be installed.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        # Loading TensorFlow takes seconds; a wrong flag should not have to wait for it.
+        import tensorflow as tf
+
+        try:
+            directory = make()
+        except (ValueError, OSError, tf.errors.OpError) as error:
+            return fail(name, _reason(error))
+    except KeyboardInterrupt:
+        return fail(name, "interrupted; nothing is half-written.")
+    print(f"done: {', '.join(os.path.join(directory, file) for file in files)}")
+    return 0
+
+
+def _reason(error: Exception) -> str:
+    # TensorFlow puts the operation that failed in front of what went wrong.
+    reason = re.sub(r"^\{\{function_node .*?\}\} ", "", str(error))
+    if re.search("No space left|File too large|Disk quota", reason):
+        reason += f". Make room in {FLAGS.output_dir}, or choose another --output_dir."
+    return reason
 
 
 def fail(name: str, reason: str) -> int:
@@ -26,7 +99,7 @@ def run(name: str, main: Callable[[], int]) -> None:
 
     def parse(argv):
         try:
-            return flags.FLAGS(argv)
+            return FLAGS(argv)
         except flags.Error as error:
             sys.exit(fail(name, str(error)))
 

@@ -199,7 +199,9 @@ class Decoder(tf.Module):
         received = tf.cast(positions[-1] // window, tf.int32) + 1
         batch, height, width, channels = tf.unstack(tf.cast(pooled, tf.int64), num=4)
         count = batch * height * width * channels
-        fits = tf.reduce_all(received == pooled, axis=0) & (tf.shape(positions, tf.int64)[0] == count)
+        fits = tf.reduce_all(received == pooled, axis=0) & (
+            tf.shape(positions, tf.int64)[0] == count
+        )
         assertion = _assert(
             fits, not_those, pooled, "Received: those of", received, "in rows", shape[0], advice
         )

@@ -1,8 +1,9 @@
-"""What the graph of an encoder may hold: looked at before anything of a stranger's is loaded.
+"""What the graph of a module may hold: looked at before anything of a stranger's is loaded.
 
 Whoever loads a SavedModel runs its graph, and TensorFlow has operations that read and write files,
 open connections and call Python; see
-https://github.com/tensorflow/tensorflow/blob/master/SECURITY.md. An encoder uses none of them.
+https://github.com/tensorflow/tensorflow/blob/master/SECURITY.md. Encoders and decoders use none of
+them.
 """
 
 import graphlib
@@ -56,8 +57,8 @@ def check(directory: str) -> str:
       What was found, in a few words.
 
     Raises:
-      ValueError: names what an encoder never uses: an operation, a kind of object, an asset, a
-        function that calls itself or is not there.
+      ValueError: names what encoders and decoders never use: an operation, a kind of object, an
+        asset, a function that calls itself or is not there.
     """
     model = saved_model_pb2.SavedModel()
     try:
@@ -71,7 +72,7 @@ def check(directory: str) -> str:
     (meta_graph,) = model.meta_graphs
     if meta_graph.asset_file_def:
         names = [asset.filename for asset in meta_graph.asset_file_def]
-        raise ValueError(f"an encoder has no asset files. Received: {', '.join(names)}")
+        raise ValueError(f"a module has no asset files. Received: {', '.join(names)}")
     _check_objects(meta_graph.object_graph_def)
     return _check_operations(meta_graph)
 
@@ -126,13 +127,13 @@ def _check_operations(meta_graph):
     except graphlib.CycleError as error:
         raise ValueError(f"the function {error.args[1][0]} calls itself") from error
     count = len(graph.node) + sum(len(function.node_def) for function in functions.values())
-    return f"{count:,} operations in {len(functions)} functions, each of a kind that encoders use"
+    return f"{count:,} operations in {len(functions)} functions, each of a kind that is known here"
 
 
 def _check_kinds(where, nodes, allowed):
     for node in nodes:
         if node.op not in allowed:
-            raise ValueError(f"{where} holds the operation {node.op}, which no encoder uses there")
+            raise ValueError(f"{where} holds the operation {node.op}, which no module uses there")
 
 
 def _nodes_for_files(meta_graph):
@@ -162,7 +163,7 @@ def _nodes_for_files(meta_graph):
             used.add(info.name.lstrip("^").partition(":")[0])
     for key, collection in meta_graph.collection_def.items():
         if key != "saved_model_main_op" or collection.WhichOneof("kind") != "node_list":
-            raise ValueError(f"an encoder has no collection {key}")
+            raise ValueError(f"a module has no collection {key}")
         used.update(name.lstrip("^").partition(":")[0] for name in collection.node_list.value)
     if not used.isdisjoint(nodes):
         raise ValueError("what a signature returns depends on saving or restoring variables")
@@ -177,7 +178,7 @@ def _called(node):
             *([attribute.func] if attribute.HasField("func") else []),
         ]
         if attribute.placeholder or any(function.attr for function in functions):
-            raise ValueError(f"{node.name} has attributes within attributes, as no encoder has")
+            raise ValueError(f"{node.name} has attributes within attributes, as no module has")
         yield from (function.name for function in functions)
 
 

@@ -31,33 +31,36 @@ _LARGEST = 1 << 20  # bytes; what is longer is no manifest
 def make(
     *,
     layer: str,
-    index_dtype: str,
-    pooling: str,
     weights: "Weights",
     archive_path: str,
     flags: Mapping[str, object],
+    kind: str = "encoder",
+    index_dtype: str | None = None,
+    pooling: str | None = None,
 ) -> dict:
-    """Returns the manifest of a built encoder; the same build gives the same manifest.
+    """Returns the manifest of a built module; the same build gives the same manifest.
 
     docs/file-formats.md says what stands where.
 
     Args:
       layer: one of `vgg19.LAYERS`.
-      index_dtype: "int64" or "int32".
-      pooling: what finds the maxima, "argmax" or "xla".
-      weights: what the encoder was built from.
+      weights: what the module was built from.
       archive_path: path of the finished archive.
       flags: the flags of the command that shape the artifact, without any path.
+      kind: one of `options.KINDS`.
+      index_dtype: an encoder's, "int64" or "int32".
+      pooling: what finds an encoder's maxima, "argmax" or "xla".
     """
     return {
         "manifest_version": _VERSION,
-        **_model(layer, index_dtype, pooling),
+        **_model(kind, layer, index_dtype, pooling),
         **archive.describe(archive_path),
         "weights": {
             "source": weights.source,
             "seed": weights.seed,
             "file_name": weights.file_name,
             "file_sha256": weights.file_sha256,
+            "training": weights.training,
             "layers": {
                 name: checksums.layer_sha256(*arrays) for name, arrays in weights.layers.items()
             },
@@ -138,23 +141,25 @@ def check_model(
     manifest: dict,
     *,
     layer: str,
-    index_dtype: str,
-    pooling: str,
     weights: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    kind: str = "encoder",
+    index_dtype: str | None = None,
+    pooling: str | None = None,
 ) -> None:
-    """Holds a loaded encoder against its manifest.
+    """Holds a loaded module against its manifest.
 
     Args:
       manifest: as `read` returns it.
       layer: the layer at which the encoder ends.
-      index_dtype: the dtype of its indices.
-      pooling: what finds its maxima.
       weights: for each convolution its (kernel, bias), as `weights.load` returns them.
+      kind: one of `options.KINDS`.
+      index_dtype: the dtype of an encoder's indices.
+      pooling: what finds an encoder's maxima.
 
     Raises:
       ValueError: names what differs.
     """
-    for key, value in _model(layer, index_dtype, pooling).items():
+    for key, value in _model(kind, layer, index_dtype, pooling).items():
         if manifest.get(key) != value:
             raise ValueError(f"`{key}` is {value}, the manifest says {manifest.get(key)!r:.80}")
     stated = manifest["weights"].get("layers")
@@ -168,11 +173,12 @@ def check_model(
             raise ValueError(f"the weights of {name} are not those of the manifest")
 
 
-def _model(layer, index_dtype, pooling):
-    """Which encoder it is. One that pools nothing is the same whatever the other two say."""
-    pools = len(vgg19.blocks_up_to(layer)) > 1
+def _model(kind, layer, index_dtype, pooling):
+    """Which module it is. An encoder that pools nothing is the same whatever the last two say."""
+    chooses = kind == "encoder" and len(vgg19.blocks_up_to(layer)) > 1
     return {
+        "kind": kind,
         "layer": layer,
-        "index_dtype": index_dtype if pools else None,
-        "pooling": pooling if pools else None,
+        "index_dtype": index_dtype if chooses else None,
+        "pooling": pooling if chooses else None,
     }

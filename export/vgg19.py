@@ -13,7 +13,9 @@ __all__ = [
     "MEAN_BGR",
     "Block",
     "Convolution",
+    "artifact_name",
     "blocks_up_to",
+    "convolutions",
     "count_parameters",
     "decoder_name",
     "downsampling",
@@ -120,10 +122,15 @@ def mirror(layer: str) -> tuple[Block, ...]:
     )
 
 
-def count_parameters(layer: str) -> int:
-    """Returns how many numbers the kernels and biases up to and including `layer` hold."""
-    convolutions = [c for block in blocks_up_to(layer) for c in block.convolutions]
-    return sum(math.prod(c.kernel_shape) + c.out_channels for c in convolutions)
+def convolutions(layer: str, kind: str = "encoder") -> list[Convolution]:
+    """Returns the convolutions of the encoder that ends at `layer`, or of its decoder, in order."""
+    blocks = blocks_up_to(layer) if kind == "encoder" else mirror(layer)
+    return [convolution for block in blocks for convolution in block.convolutions]
+
+
+def count_parameters(layer: str, kind: str = "encoder") -> int:
+    """Returns how many numbers the kernels and biases of an encoder or a decoder hold."""
+    return sum(math.prod(c.kernel_shape) + c.out_channels for c in convolutions(layer, kind))
 
 
 def downsampling(layer: str) -> int:
@@ -144,3 +151,8 @@ def encoder_name(layer: str) -> str:
 def decoder_name(layer: str) -> str:
     """Returns the name of the decoder module for `layer`."""
     return f"{model_name(layer)}-unpooling-decoder"
+
+
+def artifact_name(layer: str, kind: str) -> str:
+    """Returns the name of the folder of an artifact: that of the model, or with "-decoder"."""
+    return model_name(layer) if kind == "encoder" else f"{model_name(layer)}-{kind}"

@@ -230,7 +230,7 @@ def makefile_flags(*variables):
 
 def test_make_export_has_a_variable_for_every_flag():
     assert makefile_flags() == ["--overwrite=true"]
-    own = build_encoder.FLAGS.flags_by_module_dict()[build_encoder.__name__]
+    own = build_encoder.FLAGS.get_key_flags_for_module(build_encoder)
     names = {flag.name for flag in own}
     assert names >= {"layer", "weights", "seed", "index_dtype", "output_dir", "publisher"}
     for name in names - {"overwrite"}:
@@ -240,7 +240,7 @@ def test_make_export_has_a_variable_for_every_flag():
 
 def test_the_readme_explains_every_flag():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    own = build_encoder.FLAGS.flags_by_module_dict()[build_encoder.__name__]
+    own = build_encoder.FLAGS.get_key_flags_for_module(build_encoder)
     for flag in own:
         row = re.search(rf"^\| `--{flag.name}` \| ([^|]+) \|", text, re.MULTILINE)
         assert row, flag.name

@@ -1,4 +1,4 @@
-"""What a graph may hold: all that encoders use, and nothing else, wherever it hides."""
+"""What a graph may hold: all that our modules use, and nothing else, wherever it hides."""
 
 import functools
 import itertools
@@ -13,24 +13,32 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export import archive, fingerprint, graph, options, saved_model, verify, weights
+from export.decoder import Decoder
 from export.encoder import Encoder
 
-# Every kind of encoder up to block3; block1 pools nothing, so it is the same in any case.
+# Every kind of encoder up to block3; block1 pools nothing, so it is the same in any case. And
+# decoders.
 KINDS = [
     ("block1_conv2", "int64", "argmax"),
     *itertools.product(["block2_conv2", "block3_conv2"], options.INDEX_DTYPES, options.ENGINES),
+    ("block1_conv2", None, None),
+    ("block3_conv2", None, None),
 ]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Saves an encoder and returns its folder; each one only once."""
+    """Saves an encoder, or without a dtype a decoder, and returns its folder; each only once."""
 
     @functools.cache
     def save(layer="block2_conv2", index_dtype="int64", engine="argmax"):
         directory = str(tmp_path_factory.mktemp("model") / "model")
-        layers = weights.load("random", layer, 0).layers
-        saved_model.save(Encoder(layer, layers, index_dtype, engine), directory)
+        if index_dtype is None:
+            decoder = Decoder(layer, weights.load_decoder("random", layer).layers)
+            saved_model.save_decoder(decoder, directory)
+        else:
+            layers = weights.load("random", layer, 0).layers
+            saved_model.save(Encoder(layer, layers, index_dtype, engine), directory)
         return directory
 
     return save
@@ -55,18 +63,18 @@ def roles(meta_graph):
 
 
 @pytest.mark.parametrize(("layer", "index_dtype", "engine"), KINDS)
-def test_every_kind_of_encoder_passes(model, layer, index_dtype, engine):
+def test_every_kind_of_module_passes(model, layer, index_dtype, engine):
     directory = model(layer, index_dtype, engine)
     (meta_graph,) = read(directory).meta_graphs
     count = sum(map(len, roles(meta_graph).values()))
     functions = len(meta_graph.graph_def.library.function)
 
     assert graph.check(directory) == (
-        f"{count:,} operations in {functions} functions, each of a kind that encoders use"
+        f"{count:,} operations in {functions} functions, each of a kind that is known here"
     )
 
 
-def test_the_lists_hold_what_encoders_use_and_nothing_else(model):
+def test_the_lists_hold_what_modules_use_and_nothing_else(model):
     used = {"top": set(), "computing": set(), "saving": set(), "restoring": set()}
     for kind in KINDS:
         for role, nodes in roles(read(model(*kind)).meta_graphs[0]).items():
@@ -78,7 +86,7 @@ def test_the_lists_hold_what_encoders_use_and_nothing_else(model):
     assert used["restoring"] == graph._RESTORING
 
 
-def test_the_kinds_of_objects_are_those_that_encoders_use_and_nothing_else(model):
+def test_the_kinds_of_objects_are_those_that_modules_use_and_nothing_else(model):
     kinds, classes = set(), set()
     for kind in KINDS:
         for node in read(model(*kind)).meta_graphs[0].object_graph_def.nodes:
@@ -254,7 +262,7 @@ def test_a_model_with_a_table_is_refused(hostile_model):
 
 @pytest.mark.parametrize("add", [add_an_asset, add_a_table_from_a_file])
 def test_a_model_with_an_asset_is_refused(hostile_model, tmp_path, add):
-    with pytest.raises(ValueError, match=r"an encoder has no asset files\. Received: words\.txt"):
+    with pytest.raises(ValueError, match=r"a module has no asset files\. Received: words\.txt"):
         graph.check(hostile_model(lambda root: add(root, tmp_path / "words.txt")))
 
 
@@ -482,7 +490,7 @@ def stand_in(meta_graph):
         function.attr["api_preferred_device"].s = b"CPU"
 
 
-NO_ENCODER = "which no encoder uses there"
+NO_ENCODER = "which no module uses there"
 FILES = "which saves or restores variables"
 DEPENDS = "what a signature returns depends on saving or restoring variables"
 OBJECT = "the loaded object must be made of variables, functions and lists alone. Received: "
@@ -534,7 +542,7 @@ CHANGES = {
     "calls in a ring out of reach": (call_in_a_ring_out_of_reach, "calls itself"),
     "an asset": (
         lambda m: m.asset_file_def.add(filename="words.txt"),
-        "an encoder has no asset files. Received: words.txt",
+        "a module has no asset files. Received: words.txt",
     ),
     "a call within an attribute": (call_within_an_attribute, "attributes within attributes"),
     "a place for an attribute": (
@@ -543,11 +551,11 @@ CHANGES = {
     ),
     "another collection": (
         lambda m: m.collection_def["queue_runners"].bytes_list.value.append(b"x"),
-        "an encoder has no collection queue_runners",
+        "a module has no collection queue_runners",
     ),
     "a collection of bytes": (
         lambda m: m.collection_def["saved_model_main_op"].bytes_list.value.append(b"x"),
-        "an encoder has no collection saved_model_main_op",
+        "a module has no collection saved_model_main_op",
     ),
     "an object that is an asset": (add_object("asset"), f"{OBJECT}asset"),
     "an object that is a resource": (add_object("resource"), f"{OBJECT}resource"),

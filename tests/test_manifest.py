@@ -120,6 +120,7 @@ def test_it_states_the_weights_layer_by_layer(saved_model, stated):
     assert {key: value for key, value in stated["weights"].items() if key != "layers"} == {
         "source": "random",
         "seed": 0,
+        "training": None,
         "file_name": None,
         "file_sha256": None,
     }

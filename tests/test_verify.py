@@ -114,7 +114,10 @@ def test_a_model_of_another_kind_does_not_load(tmp_path):
     tf.saved_model.save(root, str(tmp_path / "model"))
     fingerprint.write(str(tmp_path / "model"))
     archive.pack(str(tmp_path / "model"), str(tmp_path / "encoder.tar.gz"))
-    assert "the last convolution is none of" in failed(tmp_path / "encoder.tar.gz")["loads"]
+    assert (
+        "the last convolution of an encoder is one of"
+        in failed(tmp_path / "encoder.tar.gz")["loads"]
+    )
 
 
 def test_nothing_is_run_of_an_archive_that_does_not_load(make_archive):
