@@ -64,7 +64,7 @@ demo: $(VENV)/installed  ## the whole job without a download: seeded weights, a 
 	$(RUN) demo.py --archive=dist/demo/vgg19-block5-conv2/encoder.tar.gz --output_dir=dist/demo
 
 test: $(VENV)/installed  ## run the tests
-	$(RUN) -m pytest $(PYTEST_FLAGS)
+	$(RUN) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_FLAGS)
 
 tree: $(VENV)/installed  ## add artifacts to a hub's tree: make tree ARTIFACTS=dist TREE=dist/hub
 	$(RUN) -m publish.tree --artifacts='$(ARTIFACTS)' --output_dir='$(TREE)' --overwrite=$(OVERWRITE)
