@@ -23,7 +23,7 @@ _NAME = "publish.huggingface"
 
 # The tag under which Hugging Face lists modules of TensorFlow Hub.
 LIBRARY = "tfhub"
-_TASK = "image-feature-extraction"
+_TASKS = {"encoder": "image-feature-extraction", "decoder": "image-to-image"}
 
 # A dataset of the hub's tags, in Hugging Face's words.
 _DATASETS = {
@@ -51,7 +51,7 @@ def header(module: tree.Module) -> str:
     data = huggingface_hub.ModelCardData(
         license=module.page.metadata["license"][0],
         library_name=LIBRARY,
-        pipeline_tag=_TASK,
+        pipeline_tag=_TASKS[module.kind],
         tags=tags,
         datasets=datasets or None,
     )
@@ -90,8 +90,15 @@ def publish(artifact: str, repository: str | None, private: bool, dry_run: bool)
         "commit": f"{module.page.name}/{module.page.version}",
         "notes": upload.notes(module),
     }
-    download = f'huggingface_hub.snapshot_download("{repository}")'
-    readme = header(module) + upload.readme(module, "huggingface_hub", download)
+    repositories = {
+        # Of a decoder's encoder: where it goes by default.
+        "encoder": default_repository(module).replace("-decoder", "-encoder"),
+        module.kind: repository,
+    }
+    downloads = {
+        kind: f'huggingface_hub.snapshot_download("{name}")' for kind, name in repositories.items()
+    }
+    readme = header(module) + upload.readme(module, "huggingface_hub", downloads)
     with upload.contents(module, readme) as folder:
         print(upload.listing(folder, facts), flush=True)
         if dry_run:

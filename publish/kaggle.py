@@ -22,7 +22,6 @@ __all__ = ["default_handle", "publish"]
 FLAGS = flags.FLAGS
 _NAME = "publish.kaggle"
 
-MODEL = "vgg19-unpooling-encoder"
 FRAMEWORK = "tensorFlow2"
 
 # A licence of the hub's tags, in Kaggle's words:
@@ -40,7 +39,8 @@ def default_handle(module: tree.Module) -> str:
         parts.append("int32")
     if stated["pooling"] == "xla":
         parts.append("xla")
-    return f"{module.page.publisher}/{MODEL}/{FRAMEWORK}/{'-'.join(parts)}"
+    model = f"vgg19-unpooling-{module.kind}"
+    return f"{module.page.publisher}/{model}/{FRAMEWORK}/{'-'.join(parts)}"
 
 
 def publish(artifact: str, handle: str | None, dry_run: bool) -> None:
@@ -59,7 +59,7 @@ def publish(artifact: str, handle: str | None, dry_run: bool) -> None:
     """
     try:
         import kagglehub
-        from kagglehub import handle as handles
+        from kagglehub.handle import parse_model_handle
     except ImportError as error:
         raise ModuleNotFoundError(
             f"this needs kagglehub ({error}): pip install kagglehub"
@@ -72,11 +72,17 @@ def publish(artifact: str, handle: str | None, dry_run: bool) -> None:
             f"counts. Received: {handle}."
         )
     facts = {
-        "to": handles.parse_model_handle(handle).to_url(),
+        "to": parse_model_handle(handle).to_url(),
         "licence": _LICENSES[module.page.metadata["license"][0]],
         "notes": upload.notes(module),
     }
-    readme = upload.readme(module, "kagglehub", f'kagglehub.model_download("{handle}")')
+    handles = {
+        # Of a decoder's encoder: where it goes by default, as it is built by default.
+        "encoder": default_handle(module).replace("-decoder/", "-encoder/"),
+        module.kind: handle,
+    }
+    downloads = {k: f'kagglehub.model_download("{h}")' for k, h in handles.items()}
+    readme = upload.readme(module, "kagglehub", downloads)
     with upload.contents(module, readme) as folder:
         print(upload.listing(folder, facts), flush=True)
         if dry_run:

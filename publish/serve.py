@@ -108,7 +108,7 @@ class _Table:
             page = module.page
             name = f"{page.publisher}/{page.name}"
             self.models[name] = self.models[f"{name}/{page.version}"] = module
-            for file in options.files("encoder"):
+            for file in options.files(module.kind):
                 path = f"{tree.files_path(module.asset_path)}/{file}"
                 self.files[path] = (os.path.join(module.folder, file), module)
         for path in [*docs.glob("*/*.md"), *docs.glob("*/collections/*/*.md")]:
@@ -134,7 +134,7 @@ def _respond(request, table, environment):
     wanted = request.query_params.get("tf-hub-format")
     if path in table.models and wanted == "compressed":
         module = table.models[path]
-        return _file(os.path.join(module.folder, "encoder.tar.gz"), module)
+        return _file(module.path("tar.gz"), module)
     if path in table.models and wanted == "uncompressed":
         location = uncompressed_location(table.models[path].asset_path)
         return responses.PlainTextResponse(location, 303, {"location": location})
@@ -162,7 +162,7 @@ def _respond(request, table, environment):
         )
     if path in table.models:
         module = table.models[path]
-        content = pathlib.Path(module.folder, "encoder.md").read_text(encoding="utf-8")
+        content = pathlib.Path(module.path("md")).read_text(encoding="utf-8")
         files_url = f"/{tree.files_path(module.asset_path)}"
         return page(
             "model.html",

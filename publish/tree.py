@@ -32,7 +32,6 @@ COLLECTION = "vgg19-unpooling-encoder-decoder"
 DOCS = "assets/docs"
 
 _TEMPLATES = pathlib.Path(__file__).parent.parent / "assets"
-_ARCHIVE, _CARD, _MANIFEST = "encoder.tar.gz", "encoder.md", "encoder.manifest.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +41,15 @@ class Module:
     folder: str
     page: hub_page.Page
     manifest: dict
+
+    @property
+    def kind(self) -> str:
+        """What it is, one of `options.KINDS`."""
+        return self.manifest["kind"]
+
+    def path(self, ending: str) -> str:
+        """The path of one of its files by the end of its name: "tar.gz", "md", ...."""
+        return os.path.join(self.folder, f"{self.kind}.{ending}")
 
     @property
     def asset_path(self) -> str:
@@ -65,6 +73,11 @@ class Module:
             "random": "random: untrained",
             "file": "from the publisher's file",
         }[self.manifest["weights"]["source"]]
+
+    @property
+    def error(self) -> float | None:
+        """A decoder's mean absolute error on pictures held out from training, 0 to 255."""
+        return ((self.manifest["weights"]["training"] or {}).get("evaluation") or {}).get("error")
 
     @property
     def archive_bytes(self) -> int:
@@ -96,15 +109,14 @@ def add(artifacts: str, output_dir: str, overwrite: bool) -> list[Module]:
     found = [read_module(folder) for folder in _artifact_folders(artifacts)]
     if not found:
         raise ValueError(
-            f"no folder of {artifacts} holds an {_ARCHIVE}: make one with build_encoder.py, or "
-            "pass another --artifacts."
+            f"no folder of {artifacts} holds an encoder.tar.gz or a decoder.tar.gz: make one with "
+            "build_encoder.py or build_decoder.py, or pass another --artifacts."
         )
     copies = {}  # path in the tree: file to copy
     for module in found:
-        places = {
-            f"{files_path(module.asset_path)}/{name}": name for name in options.files("encoder")
-        }
-        places[f"{DOCS}/{hub_page.docs_path(module.page)}"] = _CARD
+        names = options.files(module.kind)
+        places = {f"{files_path(module.asset_path)}/{name}": name for name in names}
+        places[f"{DOCS}/{hub_page.docs_path(module.page)}"] = f"{module.kind}.md"
         for place, name in places.items():
             if place in copies:
                 raise ValueError(
@@ -145,8 +157,10 @@ def modules(tree: str) -> list[Module]:
                 f"{path}: the page of {page.publisher}/{page.name}/{page.version} must lie in "
                 f"{hub_page.docs_path(page)}."
             )
-        folder = os.path.join(tree, files_path(page.metadata["asset-path"][0]))
-        found.append(Module(folder, page, manifest.read(os.path.join(folder, _MANIFEST))))
+        asset_path = page.metadata["asset-path"][0]
+        folder = os.path.join(tree, files_path(asset_path))
+        name = os.path.basename(asset_path).removesuffix(".tar.gz") + ".manifest.json"
+        found.append(Module(folder, page, manifest.read(os.path.join(folder, name))))
     return sorted(found, key=_order)
 
 
@@ -158,22 +172,27 @@ def read_module(folder: str) -> Module:
         rule of the hub.
     """
     try:
-        present = checksums.check(folder, needed=_ARCHIVE)
-        lacking = [
-            name for name in options.files("encoder") if name not in (*present, checksums.FILE)
-        ]
+        kinds = _kinds(folder) or ["encoder"]
+        if len(kinds) > 1:
+            raise ValueError(f"it holds {' and '.join(f'{k}.tar.gz' for k in kinds)}")
+        (kind,) = kinds
+        present = checksums.check(folder, needed=f"{kind}.tar.gz")
+        names = options.files(kind)
+        lacking = [name for name in names if name not in (*present, checksums.FILE)]
         if lacking:
             raise ValueError(f"{', '.join(lacking)} is missing")
-        stated = manifest.read(os.path.join(folder, _MANIFEST))
-        manifest.check_archive(stated, os.path.join(folder, _ARCHIVE))
-        path = pathlib.Path(folder, _CARD)
+        stated = manifest.read(os.path.join(folder, f"{kind}.manifest.json"))
+        archive_path = os.path.join(folder, f"{kind}.tar.gz")
+        manifest.check_archive(stated, archive_path)
+        path = pathlib.Path(folder, f"{kind}.md")
         page = _read_page(path)
         card.check(
             path.read_text(encoding="utf-8"),
+            kind=stated["kind"],
             layer=stated["layer"],
             index_dtype=stated["index_dtype"] or "int64",
             pooling=stated["pooling"] or "argmax",
-            archive_path=os.path.join(folder, _ARCHIVE),
+            archive_path=archive_path,
             source=stated["weights"]["source"],
         )
     except ValueError as error:
@@ -200,8 +219,13 @@ def files_path(asset_path: str) -> str:
 def _artifact_folders(artifacts):
     for name in sorted(os.listdir(artifacts)):
         folder = os.path.join(artifacts, name)
-        if not name.startswith(".") and os.path.isfile(os.path.join(folder, _ARCHIVE)):
+        if not name.startswith(".") and _kinds(folder):
             yield folder
+
+
+def _kinds(folder):
+    """Which archives a folder holds: of an artifact it is one."""
+    return [k for k in options.KINDS if os.path.isfile(os.path.join(folder, f"{k}.tar.gz"))]
 
 
 def _read_page(path):
@@ -230,7 +254,7 @@ def _order(module):
 
 def _pages(publisher, theirs):
     """The pages of a publisher and of the collection, each listing the newest versions."""
-    newest = {module.page.name: module for module in theirs}.values()
+    newest = list({module.page.name: module for module in theirs}.values())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -243,6 +267,8 @@ def _pages(publisher, theirs):
         "publisher": publisher,
         "collection": COLLECTION,
         "modules": newest,
+        "encoders": [module for module in newest if module.kind == "encoder"],
+        "decoders": [module for module in newest if module.kind == "decoder"],
         "datasets": sorted({d for m in newest for d in m.page.metadata.get("dataset", [])}),
     }
     pages = [

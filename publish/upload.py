@@ -17,35 +17,42 @@ __all__ = ["contents", "explain", "hide_signatures", "listing", "notes", "readme
 README = "README.md"
 
 # Beside the SavedModel; a program that loads the folder passes them over.
-_BESIDE = ("encoder.manifest.json", "encoder.png")
+_BESIDE = ("manifest.json", "png")
+
+# What a decoder's card calls the places of the two halves.
+_NAMES = {"encoder": "ENCODER_URL", "decoder": "DECODER_URL"}
 
 # What follows the path of a URL. Who has that of an upload may write in the user's name.
 _QUERY = re.compile(r"(?<=\S)\?[^\s'\")]+")
 
 
-def readme(module: tree.Module, package: str, download: str) -> str:
+def readme(module: tree.Module, package: str, downloads: Mapping[str, str]) -> str:
     """Returns a module's card, made to be read beside the unpacked SavedModel on another hub.
 
     Args:
       module: an artifact.
       package: the package that downloads the SavedModel, as in `import PACKAGE`.
-      download: the Python expression that downloads it and returns its folder.
+      downloads: for "encoder" and, with a decoder, "decoder" the Python expression that downloads
+        it and returns its folder.
 
     Raises:
       ValueError: if the card lacks a line that has to be another one there.
     """
-    card = pathlib.Path(module.folder, "encoder.md").read_text(encoding="utf-8")
+    kind = module.kind
+    card = pathlib.Path(module.path("md")).read_text(encoding="utf-8")
     distribution = package.replace("_", "-")
     changes = {
         rf"# Module {re.escape(module.page.publisher)}/(\S+)/\d+\n": r"# \1\n",
         r"(?:<!-- [^\n]* -->\n)+\n": "",
-        r'<img src="[^"\n]*" alt="([^"\n]*)" height="\d+">\n': r"![\1](encoder.png)\n",
-        r"(?=`encoder\.tar\.gz`: )": "The SavedModel that lies here is the content of ",
-        r"`encoder\.manifest\.json`, published beside it, ": "`encoder.manifest.json` ",
+        r'<img src="[^"\n]*" alt="([^"\n]*)" height="\d+">\n': rf"![\1]({kind}.png)\n",
+        rf"(?=`{kind}\.tar\.gz`: )": "The SavedModel that lies here is the content of ",
+        rf"`{kind}\.manifest\.json`, published beside it, ": f"`{kind}.manifest.json` ",
         r"# pip install (tensorflow .*)\n": rf"# pip install {distribution} \1\n",
         r"^import tensorflow as tf\n": f"import {package}\nimport tensorflow as tf\n",
-        r'MODULE_URL = ".*"\n': f"MODULE_URL = {download}\n",
     }
+    names = {"encoder": "MODULE_URL"} if kind == "encoder" else _NAMES
+    for half, name in names.items():
+        changes[rf'{name} = ".*"\n'] = f"{name} = {downloads[half]}\n"
     for pattern, replacement in changes.items():
         card, count = re.subn(pattern, replacement, card, flags=re.MULTILINE)
         if count != 1:
@@ -60,7 +67,7 @@ def notes(module: tree.Module) -> str:
     """Returns in one line what a version of a module is made of, from its manifest."""
     stated = module.manifest
     weights, versions = stated["weights"], stated["versions"]
-    made = [f"VGG19 up to {stated['layer']}"]
+    made = [f"{module.kind} for VGG19 up to {stated['layer']}"]
     if stated["index_dtype"]:
         made.append(f"{stated['index_dtype']} indices")
     if stated["pooling"]:
@@ -72,8 +79,8 @@ def notes(module: tree.Module) -> str:
     }[weights["source"]]
     tools = ", ".join(f"{name} {versions[name]}" for name in ("tensorflow", "numpy", "python"))
     return text.one_line(
-        f"{module.page.name}/{module.page.version}: {', '.join(made)}; {source}; encoder.tar.gz "
-        f"SHA-256 {stated['archive']['sha256']}; built by unpooling-encoders "
+        f"{module.page.name}/{module.page.version}: {', '.join(made)}; {source}; "
+        f"{module.kind}.tar.gz SHA-256 {stated['archive']['sha256']}; built by unpooling-encoders "
         f"{versions['unpooling-encoders']} with {tools}."
     )
 
@@ -93,9 +100,9 @@ def contents(module: tree.Module, readme: str) -> Iterator[str]:
       ValueError: if the archive cannot be unpacked.
     """
     with tempfile.TemporaryDirectory(prefix="publish-") as folder:
-        archive.unpack(os.path.join(module.folder, "encoder.tar.gz"), folder)
-        for name in _BESIDE:
-            shutil.copyfile(os.path.join(module.folder, name), os.path.join(folder, name))
+        archive.unpack(module.path("tar.gz"), folder)
+        for path in map(module.path, _BESIDE):
+            shutil.copyfile(path, os.path.join(folder, os.path.basename(path)))
         pathlib.Path(folder, README).write_text(readme, encoding="utf-8", newline="\n")
         checksums.write(folder, _files(folder))
         yield folder

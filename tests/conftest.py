@@ -64,6 +64,21 @@ def build(run_command, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def build_decoder(run_command, tmp_path_factory):
+    """Builds an untrained decoder with build_decoder.py, returns its folder; each one only once."""
+
+    @functools.cache
+    def build_decoder(layer):
+        output_dir = tmp_path_factory.mktemp(f"{layer}_decoder")
+        arguments = ("--weights=random", f"--layer={layer}", f"--output_dir={output_dir}")
+        result = run_command("build_decoder.py", *arguments)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return output_dir / f"vgg19-{layer.replace('_', '-')}-decoder"
+
+    return build_decoder
+
+
+@pytest.fixture(scope="session")
 def saved_model(build, tmp_path_factory):
     """Builds an artifact and returns the folder of its unpacked SavedModel; each one only once."""
 

@@ -123,7 +123,7 @@ def test_the_header_of_imagenet_weights_names_the_dataset(build):
     metadata = {**module.page.metadata, "dataset": ["imagenet-ilsvrc-2012-cls"]}
     trained = dataclasses.replace(
         module,
-        manifest={"weights": {"source": "imagenet"}},
+        manifest={"kind": "encoder", "weights": {"source": "imagenet"}},
         page=dataclasses.replace(module.page, metadata=metadata),
     )
     found = read_header(huggingface.header(trained))
@@ -183,6 +183,17 @@ def test_another_repository_may_be_given_and_be_private(server, publish):
 def test_a_repository_of_another_form_is_refused_before_anything_is_sent(build, repository):
     with pytest.raises(ValueError, match=r"--repository must be OWNER/NAME\. Received: "):
         huggingface.publish(str(build("block2_conv2")), repository, private=False, dry_run=False)
+
+
+def test_a_decoder_names_its_encoder(publish, server, build_decoder):
+    result = publish("--dry_run", artifact=build_decoder("block2_conv2"))
+    assert result.returncode == 0, result.stderr
+    for half in ("encoder", "decoder"):
+        name = f"emilutz/vgg19-block2-conv2-unpooling-{half}"
+        download = f'{half.upper()}_URL = huggingface_hub.snapshot_download("{name}")\n'
+        assert download in result.stdout
+    assert result.stdout.startswith(f"to      {server.url}/{name}\n")
+    assert "pipeline_tag: image-to-image\n" in result.stdout
 
 
 def test_without_a_token_it_says_where_it_goes(publish):

@@ -161,6 +161,15 @@ def test_each_build_is_a_variation_of_its_own(build, layer, dtype, pooling, vari
     assert kaggle.default_handle(module) == handle
 
 
+def test_a_decoder_names_its_encoder(publish, build_decoder):
+    result = publish("--dry_run", artifact=build_decoder("block2_conv2"))
+    assert result.returncode == 0, result.stderr
+    for half in ("encoder", "decoder"):
+        handle = f"emilutz/vgg19-unpooling-{half}/tensorFlow2/block2-conv2"
+        assert f'{half.upper()}_URL = kagglehub.model_download("{handle}")\n' in result.stdout
+    assert result.stdout.startswith(f"to       http://localhost/models/{handle}\n")
+
+
 def test_without_credentials_it_says_where_they_go(publish):
     message = reason(publish(KAGGLE_API_TOKEN=""))
     assert f"Kaggle has not taken {HANDLE}: 401 Client Error" in message

@@ -314,6 +314,23 @@ def test_without_a_version_it_is_the_newest(get):
     assert b"<strong>1</strong>" in get(f"/{MODEL}/1")[2]
 
 
+def test_a_decoder_is_served_like_an_encoder(build_decoder, tmp_path):
+    folder = build_decoder("block1_conv2")
+    shutil.copytree(folder, tmp_path / "one" / folder.name)
+    tree.add(str(tmp_path / "one"), str(tmp_path / "hub"), overwrite=False)
+    process = start(tmp_path / "hub")
+    url = f"{process.stdout.readline().split()[-1]}emilutz/vgg19-block1-conv2-unpooling-decoder"
+    try:
+        features = np.zeros((1, 8, 8, 64), np.float32)
+        assert hub.KerasLayer(f"{url}/1")(features).shape == (1, 8, 8, 3)
+        page = urllib.request.urlopen(url).read().decode()
+        assert '/vgg19-with-unpooling/vgg19-block1-conv2-decoder/decoder.tar.gz">' in page
+        assert "decoder.png" in page and "encoder.tar.gz</a>" not in page
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
 def test_a_page_that_is_not_there_lists_those_that_are(get):
     status, headers, body = get("/emilutz/nothing/1")
     assert (status, headers["content-type"]) == (404, "text/html; charset=utf-8")

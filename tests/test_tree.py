@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from export import hub_page, options
+from export import checksums, hub_page, options
 from publish import tree
 
 MODEL = "vgg19-block1-conv2"
@@ -58,8 +58,6 @@ def another_version(one, version):
 
 def seal(folder):
     """Writes the checksums of a folder anew."""
-    from export import checksums
-
     checksums.write(str(folder), options.files("encoder")[:-1])
 
 
@@ -266,4 +264,48 @@ def test_a_wrong_flag_gets_one_line(run_command, tmp_path, flags, words):
     lines = [line for line in result.stderr.splitlines() if line.startswith("publish.tree: ")]
     assert len(lines) == 1 and words in lines[0]
     assert "Traceback" not in result.stderr
+    assert not (tmp_path / "hub").exists()
+
+
+# Decoders.
+
+
+def test_a_decoder_lies_beside_its_encoder(build, build_decoder, tmp_path):
+    for folder in (build("block1_conv2"), build_decoder("block1_conv2")):
+        shutil.copytree(folder, tmp_path / "both" / folder.name)
+    added = add(tmp_path / "both", tmp_path / "hub")
+    assert [(module.kind, module.page.name) for module in added] == [
+        ("decoder", "vgg19-block1-conv2-unpooling-decoder"),
+        ("encoder", "vgg19-block1-conv2-unpooling-encoder"),
+    ]
+    found = content(tmp_path / "hub")
+    for kind, folder in (("encoder", MODEL), ("decoder", f"{MODEL}-decoder")):
+        for name in options.files(kind):
+            assert f"vgg19-with-unpooling/{folder}/{name}" in found
+    page = found[f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"].decode()
+    assert "| encoder | features |" in page
+    assert "| decoder | error |" in page
+    row = "unpooling-decoder/1) | not measured | random: untrained |"
+    assert row in page
+
+
+def test_the_collection_has_the_measured_error(build_decoder, tmp_path):
+    folder = tmp_path / "one" / "decoder"
+    shutil.copytree(build_decoder("block1_conv2"), folder)
+    stated = json.loads((folder / "decoder.manifest.json").read_text())
+    stated["weights"]["training"] = {"evaluation": {"error": 2.0625}}
+    (folder / "decoder.manifest.json").write_text(json.dumps(stated))
+    checksums.write(str(folder), options.files("decoder")[:-1])
+    add(tmp_path / "one", tmp_path / "hub")
+    found = content(tmp_path / "hub")
+    page = found[f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"].decode()
+    assert "unpooling-decoder/1) | 2.062 |" in page
+    assert "| encoder |" not in page
+
+
+def test_two_archives_in_one_folder_are_refused(build, build_decoder, tmp_path):
+    shutil.copytree(build("block1_conv2"), tmp_path / "one" / "both")
+    shutil.copytree(build_decoder("block1_conv2"), tmp_path / "one" / "both", dirs_exist_ok=True)
+    with pytest.raises(ValueError, match=r"it holds encoder\.tar\.gz and decoder\.tar\.gz"):
+        add(tmp_path / "one", tmp_path / "hub")
     assert not (tmp_path / "hub").exists()

@@ -16,7 +16,7 @@ def module(build, request):
 
 
 def make_readme(module):
-    return upload.readme(module, "some_package", 'some_package.download("me/it")')
+    return upload.readme(module, "some_package", {"encoder": 'some_package.download("me/it")'})
 
 
 def test_the_card_is_the_modules_own_but_for_what_is_another_thing_there(module):
@@ -32,6 +32,21 @@ def test_the_card_is_the_modules_own_but_for_what_is_another_thing_there(module)
     assert len(card.code_blocks(readme)) == len(card.code_blocks(original))
     assert sum(line not in readme.split("\n") for line in original.split("\n")) == 13
     assert readme.split("## Training")[1] == original.split("## Training")[1]
+
+
+def test_a_decoders_card_downloads_both_halves(build_decoder):
+    module = tree.read_module(str(build_decoder("block2_conv2")))
+    downloads = {"encoder": 'some_package.download("me/e")', "decoder": 'some_package.get("me/d")'}
+    readme = upload.readme(module, "some_package", downloads)
+    assert 'ENCODER_URL = some_package.download("me/e")\n' in readme
+    assert 'DECODER_URL = some_package.get("me/d")\n' in readme
+    assert "![Architecture of vgg19-block2-conv2-unpooling-decoder](decoder.png)" in readme
+    assert upload.notes(module).startswith(
+        "vgg19-block2-conv2-unpooling-decoder/1: decoder for VGG19 up to block2_conv2; untrained: "
+    )
+    with upload.contents(module, readme) as folder:
+        listing = upload.listing(folder, {"to": "there"})
+    assert " decoder.manifest.json\n" in listing and " decoder.png\n" in listing
 
 
 def test_a_card_that_was_changed_by_hand_is_refused(module, tmp_path):
@@ -68,7 +83,7 @@ def test_the_notes_say_what_a_version_is_made_of(module):
     notes = upload.notes(module)
     assert "\n" not in notes
     for fact in (
-        f"{module.page.name}/1: VGG19 up to {stated['layer']}",
+        f"{module.page.name}/1: encoder for VGG19 up to {stated['layer']}",
         "untrained: random weights from seed 0",
         stated["archive"]["sha256"],
         f"tensorflow {stated['versions']['tensorflow']}",
