@@ -1,4 +1,4 @@
-"""Measures what the positions cost: time, memory, growth, start-up, each against the plain trunk.
+"""Measures what positions and unpooling cost: time, memory, growth, start-up.
 
     python bench.py
 
@@ -45,13 +45,15 @@ def main(argv):
         xla = time_encoder_under_xla(models, side)
         pooling = time_pooling(side)
         unpooling = time_unpooling(side)
+        decoder = time_decoder(models, side)
+        pair = time_pair(models, side)
         startup = startup_table(models)
         growth = measure_growth(models, sides)
     to_half = f"1x{side}x{side}x64 to 1x{side // 2}x{side // 2}x64"
     to_full = f"1x{side // 2}x{side // 2}x64 to 1x{side}x{side}x64"
     layer = FLAGS.layer
     sections = [
-        ("In short", summary_table(one, batch, pooling, growth)),
+        ("In short", summary_table(one, batch, pooling, decoder, growth)),
         ("Encoder", times_table(one, f"{layer}, 1x{side}x{side}x3")),
         ("Encoder, a batch", times_table(batch, f"{layer}, 8x{side // 2}x{side // 2}x3")),
         (
@@ -60,6 +62,8 @@ def main(argv):
         ),
         ("Pooling alone", times_table(pooling, to_half)),
         ("Unpooling alone", times_table(unpooling, to_full)),
+        ("Decoder", times_table(decoder, f"{layer}, to 1x{side}x{side}x3")),
+        ("Encoder and decoder", times_table(pair, f"{layer}, 1x{side}x{side}x3 and back")),
         ("Start-up", startup),
         ("Memory", memory_table(growth, sides[-1])),
         ("Growth", growth_table(growth)),
@@ -74,14 +78,18 @@ def main(argv):
 PLAIN = "plain trunk, no positions (`features`)"
 STRAIGHTFORWARD = "straightforward graph, int64"
 INT64, INT32 = "indices, int64", "indices, int32"
+NEAREST = "the same convolutions, nearest-neighbour upsampling"
+SCATTERED = "`tf.scatter_nd`, from int64 indices"
+FROM_INT64, FROM_SWITCHES = "decoder, from int64 indices", "decoder, from switches"
 
 
 # Models
 
 
 def save_models(directory):
-    """Saves and packs one encoder of each kind, seeded; returns {kind: folder}."""
+    """Saves and packs encoders of each kind and a decoder, seeded; returns {kind: folder}."""
     from export import archive, saved_model, weights
+    from export.decoder import Decoder
     from export.encoder import Encoder
     from tests.straightforward import straightforward_pool
 
@@ -102,6 +110,9 @@ def save_models(directory):
     for kind, model in models.items():
         saved_model.save(model, folders[kind])
         archive.pack(folders[kind], f"{folders[kind]}.tar.gz")
+    folders["decoder"] = os.path.join(directory, "decoder")
+    decoder = Decoder(FLAGS.layer, weights.load_decoder("random", FLAGS.layer).layers)
+    saved_model.save_decoder(decoder, folders["decoder"])
     return folders
 
 
@@ -195,6 +206,87 @@ def time_unpooling(side):
     return time_in_turn(calls)
 
 
+def upsampling_decoder(variables, upsample):
+    """A decoder's convolutions with another way up: a graph that takes a list of tensors."""
+    import tensorflow as tf
+
+    weights = {v.name.partition(":")[0]: v for v in variables}
+
+    @tf.function
+    def decode(inputs):
+        values, *indices = inputs
+        for block in vgg19.mirror(FLAGS.layer):
+            if block.pooled:
+                values = upsample(values, indices[block.number - 1])
+            for c in block.convolutions:
+                values = tf.nn.conv2d(values, weights[f"{c.name}/kernel"], 1, "SAME")
+                values = tf.nn.bias_add(values, weights[f"{c.name}/bias"])
+                values = values if c.name == "decoder_block1_conv1" else tf.nn.relu(values)
+        return values
+
+    return decode
+
+
+def nearest(values, indices):
+    import tensorflow as tf
+
+    del indices
+    return tf.image.resize(values, 2 * tf.shape(values)[1:3], "nearest")
+
+
+def scatter_double(values, indices):
+    import tensorflow as tf
+
+    shape = tf.shape(values, indices.dtype) * [1, 2, 2, 1]
+    scattered = tf.scatter_nd(indices, tf.reshape(values, [-1]), shape)
+    return tf.ensure_shape(scattered, (None, None, None, values.shape[-1]))
+
+
+def as_list(outputs):
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def time_decoder(models, side):
+    import tensorflow as tf
+
+    encoder = tf.saved_model.load(models["int64"])
+    decoder = tf.saved_model.load(models["decoder"])
+    images = tf.random.stateless_uniform((1, side, side, 3), (0, 0), 0, 255)
+    outputs, compact = encoder(images), encoder.compact(images)
+    by_nearest = upsampling_decoder(decoder.variables, nearest)
+    by_scatter = upsampling_decoder(decoder.variables, scatter_double)
+    return time_in_turn(
+        {
+            NEAREST: lambda: by_nearest(as_list(outputs)),
+            SCATTERED: lambda: by_scatter(as_list(outputs)),
+            FROM_INT64: lambda: decoder(outputs),
+            FROM_SWITCHES: lambda: decoder(compact),
+        }
+    )
+
+
+def time_pair(models, side):
+    import tensorflow as tf
+
+    encoder = tf.saved_model.load(models["int64"])
+    straightforward = tf.saved_model.load(models["straightforward"])
+    decoder = tf.saved_model.load(models["decoder"])
+    images = tf.random.stateless_uniform((1, side, side, 3), (0, 0), 0, 255)
+    by_nearest = upsampling_decoder(decoder.variables, nearest)
+    by_scatter = upsampling_decoder(decoder.variables, scatter_double)
+    nothing = [tf.zeros((0, 4), tf.int64)] * (len(vgg19.blocks_up_to(FLAGS.layer)) - 1)
+    return time_in_turn(
+        {
+            "plain trunk, nearest-neighbour upsampling": lambda: by_nearest(
+                [encoder.features(images), *nothing]
+            ),
+            "straightforward graphs, int64": lambda: by_scatter(as_list(straightforward(images))),
+            "encoder and decoder, int64": lambda: decoder(encoder(images)),
+            "encoder and decoder, switches": lambda: decoder(encoder.compact(images)),
+        }
+    )
+
+
 def time_in_turn(calls):
     """Calls each of `calls` once per round, after one round to warm up.
 
@@ -221,19 +313,22 @@ def times_table(medians, title):
     return "\n".join(rows)
 
 
-def summary_table(one, batch, pooling, growth):
+def summary_table(one, batch, pooling, decoder, growth):
     """What this project asks of itself, beside what was measured."""
     above = {name: measured[-1][0] - measured[-1][1] for name, measured in growth.items()}
-    lines = [
-        ("encoder, one picture, int64, to plain trunk", one, PLAIN, INT64, 1.10),
-        ("encoder, one picture, int32, to plain trunk", one, PLAIN, INT32, 1.08),
-        ("encoder, batch of 8, int64, to plain trunk", batch, PLAIN, INT64, 1.12),
-        ("pooling, int64, to straightforward graph", pooling, STRAIGHTFORWARD, INT64, 0.33),
-        ("peak memory above outputs, int64, to plain trunk", above, PLAIN, INT64, 1.8),
+    plain, raw, nearest = (PLAIN, STRAIGHTFORWARD), (STRAIGHTFORWARD,) * 2, (NEAREST, SCATTERED)
+    lines = [  # (what, figures, names of what it is compared with and of the straightforward one)
+        ("encoder, one picture, int64, to plain trunk", one, *plain, INT64, 1.10),
+        ("encoder, one picture, int32, to plain trunk", one, *plain, INT32, 1.08),
+        ("encoder, batch of 8, int64, to plain trunk", batch, *plain, INT64, 1.12),
+        ("pooling, int64, to straightforward graph", pooling, *raw, INT64, 0.33),
+        ("decoder, int64, to nearest-neighbour upsampling", decoder, *nearest, FROM_INT64, 1.15),
+        ("decoder, switches, to the same", decoder, *nearest, FROM_SWITCHES, 1.15),
+        ("peak memory above outputs, int64, to plain trunk", above, *plain, INT64, 1.8),
     ]
     rows = ["| ratio | straightforward | ours | at most |", "|---|---:|---:|---:|"]
-    for name, figures, base, ours, bar in lines:
-        ratios = (figures[STRAIGHTFORWARD] / figures[base], figures[ours] / figures[base])
+    for name, figures, base, straightforward, ours, bar in lines:
+        ratios = (figures[straightforward] / figures[base], figures[ours] / figures[base])
         rows.append(f"| {name} | {ratios[0]:.2f} | {ratios[1]:.2f} | {bar:.2f} |")
     return "\n".join(rows)
 

@@ -39,6 +39,8 @@ def test_it_prints_and_writes_the_same_tables(bench):
         "Encoder under XLA",
         "Pooling alone",
         "Unpooling alone",
+        "Decoder",
+        "Encoder and decoder",
         "Start-up",
         "Memory",
         "Growth",
