@@ -6,20 +6,23 @@ import shutil
 import numpy as np
 from PIL import Image
 
-from export import card
+from export import archive, card
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_code_runs_as_printed(saved_model, run_command, tmp_path):
+def test_the_code_runs_as_printed(saved_model, build_decoder, run_command, tmp_path):
     shutil.copytree(saved_model("block5_conv2"), tmp_path / "encoder")
+    (tmp_path / "decoder").mkdir()
+    archive.unpack(str(build_decoder("block5_conv2") / "decoder.tar.gz"), tmp_path / "decoder")
     noise = np.random.default_rng(0).integers(0, 256, (53, 70, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.jpg")
     blocks = card.code_blocks(README)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     program = "\n".join(blocks) + (
         "\nassert restored.shape == (1, 53, 70, 3)\n"
+        "assert decoded.shape == padded.shape\n"
         "assert model(images).shape == (1, 3, 4, 512)\n"
         "assert unpooled.shape == (1, 8, 10, 512)\n"
         "assert (indices.numpy() == block4_indices.numpy()).all()\n"
