@@ -165,12 +165,15 @@ def train() -> str:
             steps_per_epoch=steps,
             shuffle=False,  # The batches come shuffled.
             validation_data=held_out,
-            callbacks=_callbacks(folder, held_out, chief),
+            callbacks=_callbacks(folder, splits["validation"], chief),
             verbose="auto" if sys.stdout.isatty() else 2,
         )
+        layers = model.decoder_layers()
+        # Of several workers, all must say the same.
+        print(f"decoder: SHA-256 {_digest(layers)}", flush=True)
         if chief:
             training = _training(encoder, model, settings, folder.last_metrics())
-            weights.save(folder.decoder, model.decoder_layers(), training)
+            weights.save(folder.decoder, layers, training)
             folder.end()
     return folder.decoder
 
@@ -209,18 +212,26 @@ def _callbacks(folder, held_out, chief):
     """In this order: nothing is kept of an epoch with numbers that are not finite."""
     import keras
 
-    from training import callbacks
+    from training import callbacks, data
 
     if not chief:
         return [callbacks.RequireFinite(), callbacks.Backup(folder.backup, writes=False)]
-    images, counts = next(iter(held_out))
+    shown = held_out[:_SAMPLES]
+    images, _ = next(iter(data.validation_batches(shown, FLAGS.crop, len(shown))))
     return [
         callbacks.RequireFinite(),
         keras.callbacks.CSVLogger(folder.history, append=True),
         callbacks.Curves(folder.tensorboard),
-        callbacks.Samples(folder.samples, images[counts > 0][:_SAMPLES]),
+        callbacks.Samples(folder.samples, images),
         callbacks.Backup(folder.backup),
     ]
+
+
+def _digest(layers):
+    from export import checksums
+
+    digests = "".join(checksums.layer_sha256(*pair) for pair in layers.values())
+    return checksums.digest(digests.encode())["sha256"]
 
 
 def _settings(encoder, splits, steps):
@@ -238,6 +249,8 @@ def _settings(encoder, splits, steps):
 
 def _training(encoder, model, settings, metrics):
     """What decoder.h5 says of how it was trained, without any folder."""
+    import keras
+
     settings = dict(settings)
     for name in ("photos", "weights", "initial_weights"):
         settings[name] = settings[name] and os.path.basename(os.path.normpath(settings[name]))
@@ -250,7 +263,7 @@ def _training(encoder, model, settings, metrics):
         "photographs": photographs,
         "epochs": FLAGS.epochs,
         "steps": FLAGS.epochs * settings["steps_per_epoch"],
-        "feature_scale": float(model.feature_scale),
+        "feature_scale": float(keras.ops.convert_to_numpy(model.feature_scale)),
         "validation": {
             name.removeprefix("val_"): value
             for name, value in metrics.items()

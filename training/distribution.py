@@ -69,7 +69,12 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
 def _sum_over_workers(strategy, value):
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return value
-    return int(strategy.reduce("SUM", strategy.run(lambda: tf.constant(value)), axis=None))
+
+    @tf.function
+    def add_up():
+        return strategy.reduce("SUM", strategy.run(lambda: tf.constant(value)), axis=None)
+
+    return int(add_up())
 
 
 def _check_workers(config):

@@ -17,7 +17,7 @@ from absl import flags, logging
 from export import command, vgg19
 from training import options
 
-__all__ = ["COLUMNS", "PUBLISHED_ERRORS", "measure", "summarise"]
+__all__ = ["COLUMNS", "PUBLISHED_ERRORS", "define_flags", "measure", "summarise"]
 
 # The mean absolute error of the published decoders, values in [0, 255], on COCO's test pictures:
 # https://github.com/tensorflow/tfhub.dev, assets/docs/emilutz.
@@ -38,7 +38,8 @@ _LEAST_SSIM = 11  # pixels, the side of the filter of `tf.image.ssim`
 FLAGS = flags.FLAGS
 
 
-def _define_flags():
+def define_flags() -> None:
+    """Defines the command's flags: not on import, since other commands have some of the names."""
     flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which encoders end.")
     flags.DEFINE_string(
         "weights",
@@ -172,10 +173,8 @@ def _evaluate():
         _write(rows, FLAGS.output)
         print(f"each photograph: {FLAGS.output}")
     print(f"photographs: {len(rows)} ({FLAGS.split})")
-    print(
-        f"mean absolute error, 0 to 255: {means['error']:.3f} (published, on COCO's test ", end=""
-    )
-    print(f"pictures: {PUBLISHED_ERRORS[FLAGS.layer]:.3f})")
+    published = f"published, on COCO's test pictures: {PUBLISHED_ERRORS[FLAGS.layer]:.3f}"
+    print(f"mean absolute error, 0 to 255: {means['error']:.3f} ({published})")
     print(f"the same, clipped to that range: {means['clipped_error']:.3f}")
     print(f"PSNR: {means['psnr']:.2f} dB")
     print(f"SSIM: {means['ssim']:.4f}")
@@ -214,5 +213,5 @@ def _write(rows, path):
 
 
 if __name__ == "__main__":
-    _define_flags()
+    define_flags()
     command.run(_NAME, main)

@@ -4,9 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from training import options
-
-__all__ = ["LossWeights", "check_crop", "mean_squared", "terms", "total"]
+__all__ = ["LossWeights", "mean_squared", "terms", "total"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +31,6 @@ class LossWeights:
     def active(self) -> dict[str, float]:
         """Returns {name of the term: its weight} for those that are not 0."""
         return {name: weight for name, weight in dataclasses.asdict(self).items() if weight}
-
-
-def check_crop(crop: int, ms_ssim_weight: float) -> None:
-    """Raises ValueError if pictures of that side, in pixels, are too small for MS-SSIM."""
-    if ms_ssim_weight and crop < options.MULTI_SCALE_CROP:
-        raise ValueError(
-            f"MS-SSIM halves pictures four times and needs --crop={options.MULTI_SCALE_CROP} or "
-            f"more, or --ms_ssim_weight=0 to do without it. Received: --crop={crop}."
-        )
 
 
 def terms(images: tf.Tensor, decoded: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
