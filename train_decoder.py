@@ -146,7 +146,7 @@ def train() -> str:
     with folder.locked() if chief else contextlib.nullcontext():
         with distribution.together(strategy):
             resumed = folder.check(settings, FLAGS.overwrite) if chief else True
-            model = _make_model(strategy, encoder.layers, splits["train"], steps)
+            feature_scale, layers = _start(encoder.layers, splits["train"])
             if not resumed:
                 folder.begin(settings)
         # Only now: worker 0 may have removed what an earlier run left.
@@ -155,6 +155,7 @@ def train() -> str:
             print(f"resumed: after epoch {first}", flush=True)
         if chief:
             folder.trim_history(first)
+        model = _make_model(strategy, encoder.layers, layers, feature_scale, steps)
         batches = data.training_batches(
             splits["train"], FLAGS.crop, FLAGS.batch_size, FLAGS.seed, first * steps
         )
@@ -178,24 +179,31 @@ def train() -> str:
     return folder.decoder
 
 
-def _make_model(strategy, encoder_layers, paths, steps):
-    """The model, compiled, with its first weights and the scale of features."""
-    from training import data, initial, losses, schedule
-    from training.model import Reconstruction, root_mean_square
+def _start(encoder_layers, paths):
+    """The scale of features, measured on the first batch, and the decoder's first weights."""
+    from training import data, initial
+    from training.model import root_mean_square
 
-    # Measured on the first batch.
     images = next(iter(data.training_batches(paths, FLAGS.crop, FLAGS.batch_size, FLAGS.seed)))
     layers, taken = initial.initial_layers(
         FLAGS.layer, FLAGS.seed, FLAGS.initial_weights, encoder_layers, images
     )
     if taken:
         print(f"initial weights: {', '.join(taken)}", flush=True)
+    return root_mean_square(FLAGS.layer, encoder_layers, images), layers
+
+
+def _make_model(strategy, encoder_layers, layers, feature_scale, steps):
+    """The model, compiled; several workers make it together."""
+    from training import losses, schedule
+    from training.model import Reconstruction
+
     with strategy.scope():
         model = Reconstruction(
             FLAGS.layer,
             encoder_layers,
             layers,
-            root_mean_square(FLAGS.layer, encoder_layers, images),
+            feature_scale,
             losses.LossWeights(
                 FLAGS.l1_weight, FLAGS.l2_weight, FLAGS.ms_ssim_weight, FLAGS.perceptual_weight
             ),
@@ -205,6 +213,7 @@ def _make_model(strategy, encoder_layers, paths, steps):
             FLAGS.learning_rate, FLAGS.final_learning_rate, FLAGS.epochs * steps
         )
         model.compile(optimizer=adam, jit_compile=False)
+        adam.build(model.trainable_variables)  # Too late inside a step of several devices.
     return model
 
 
