@@ -118,7 +118,7 @@ def main() -> int:
         try:
             path = train()
         except (ValueError, OSError, tf.errors.OpError) as error:
-            return command.fail(_NAME, str(error))
+            return command.fail(_NAME, _reason(error))
     except KeyboardInterrupt:
         return command.fail(_NAME, "interrupted; the same flags go on after the last epoch.")
     print(f"done: {path}")
@@ -234,6 +234,13 @@ def _callbacks(folder, held_out, chief):
         callbacks.Samples(folder.samples, images),
         callbacks.Backup(folder.backup),
     ]
+
+
+def _reason(error):
+    """What went wrong, without TensorFlow's list of where in the program."""
+    where = ("Graph execution error", "Detected at node", "File ")
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(where))
 
 
 def _digest(layers):

@@ -141,7 +141,12 @@ def test_what_is_wrong_gets_one_line(run_many, photos, decoder, tmp_path):
         f"--output={tmp_path / 'evaluation.csv'}",
     ]
     few = photographs.write(tmp_path / "few", train=1)
+    layers = weights.load_decoder(str(decoder), LAYER).layers
+    digests = {"block1_conv1": "0" * 64}
+    other = tmp_path / "other.h5"
+    weights.save(str(other), layers, {"encoder": {"sha256": digests}})
     wrong = {
+        f"--decoder={other}": "was trained for an encoder with other weights",
         "--split=other": "all|train|validation|test|held_out",
         "--decoder=missing.h5": "missing.h5: no such file",
         "--weights=missing.h5": "missing.h5: no such file",

@@ -54,14 +54,7 @@ def files_below(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def digest(result):
-    """The SHA-256 of the decoder's weights, as the command printed it."""
-    lines = [x for x in result.stdout.splitlines() if x.startswith("decoder: SHA-256 ")]
-    assert len(lines) == 1, result.stdout + result.stderr
-    return lines[0]
-
-
-def test_what_a_run_leaves(run_command, photos, flags, tmp_path):
+def test_what_a_run_leaves(run_command, run_many, photos, flags, tmp_path):
     result = run_command("train_decoder.py", *flags)
     assert result.returncode == 0, result.stderr
     steps = [line.split(":")[0] for line in result.stdout.splitlines()]
@@ -120,23 +113,16 @@ def test_what_a_run_leaves(run_command, photos, flags, tmp_path):
 
     # A finished run is not touched, even by the same flags.
     before = {name: (folder / name).read_bytes() for name in found}
-    result = run_command("train_decoder.py", *flags)
-    assert result.returncode == 1
-    assert "already holds decoder.h5: pass --overwrite" in result.stderr
+    lines, _ = run_many("train_decoder", [flags])
+    assert lines[1] == "status: 1"
+    assert "already holds decoder.h5: pass --overwrite" in lines[0]
     assert {name: (folder / name).read_bytes() for name in files_below(folder)} == before
 
-    # With --overwrite it is; here with this decoder for a start, which is better than random.
-    (tmp_path / "initial").mkdir()
-    (folder / "decoder.h5").rename(tmp_path / "initial" / "decoder.h5")
-    result = run_command(
-        "train_decoder.py",
-        *flags,
-        f"--initial_weights={tmp_path / 'initial' / 'decoder.h5'}",
-        "--overwrite",
-        "--epochs=1",
-    )
-    assert result.returncode == 0, result.stderr
-    assert "initial weights: decoder_block1_conv2, decoder_block1_conv1\n" in result.stdout
+    # With --overwrite it is; here with its own decoder for a start, which is better than random.
+    initial = f"--initial_weights={folder / 'decoder.h5'}"
+    lines, output = run_many("train_decoder", [[*flags, initial, "--overwrite", "--epochs=1"]])
+    assert lines == ["status: 0"]
+    assert "initial weights: decoder_block1_conv2, decoder_block1_conv1\n" in output
     again = history(folder / "history.csv")
     assert len(again) == 1
     assert float(again[0]["l1"]) < float(rows[0]["l1"])
@@ -154,7 +140,7 @@ def start(*flags, **environment):
     )
 
 
-def test_after_a_kill_it_goes_on_where_the_last_epoch_ended(run_command, flags, tmp_path):
+def test_after_a_kill_it_goes_on_where_the_last_epoch_ended(run_command, run_many, flags, tmp_path):
     # bfloat16 too: what is kept between epochs is float32.
     flags = [*flags, "--epochs=4", "--steps_per_epoch=4", "--precision=bfloat16"]
     whole = run_command("train_decoder.py", *flags, f"--output_dir={tmp_path / 'whole'}")
@@ -169,11 +155,6 @@ def test_after_a_kill_it_goes_on_where_the_last_epoch_ended(run_command, flags, 
     assert process.returncode == -signal.SIGKILL
     assert not (folder / "decoder.h5").exists()
 
-    other = run_command("train_decoder.py", *flags, "--learning_rate=0.002")
-    assert other.returncode == 1
-    (line,) = [x for x in other.stderr.splitlines() if x.startswith("train_decoder: ")]
-    assert "interrupted run with other flags (--learning_rate=0.001, now 0.002): pass" in line
-
     # What a kill in the midst of saving leaves, and an epoch that was noted and not kept.
     (folder / "backup" / "partial").mkdir(exist_ok=True)
     (folder / "backup" / "partial" / "latest.weights.h5").write_bytes(b"cut short")
@@ -182,9 +163,11 @@ def test_after_a_kill_it_goes_on_where_the_last_epoch_ended(run_command, flags, 
     with open(folder / "history.csv", "a", encoding="utf-8") as file:
         file.write(",".join([str(len(rows)), *["0"] * (len(rows[0]) - 1)]) + "\n")
 
-    result = run_command("train_decoder.py", *flags)
-    assert result.returncode == 0, result.stderr
-    assert f"resumed: after epoch {kept}\n" in result.stdout
+    other = [*flags, "--learning_rate=0.002"]
+    lines, output = run_many("train_decoder", [other, flags])
+    assert lines[1:] == ["status: 1", "status: 0"], lines
+    assert "interrupted run with other flags (--learning_rate=0.001, now 0.002): pass" in lines[0]
+    assert f"resumed: after epoch {kept}\n" in output
     rows = history(folder / "history.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     expected = history(tmp_path / "whole" / FOLDER / "history.csv")

@@ -17,7 +17,8 @@ _EPOCH = re.compile(r"epoch-(\d+)", re.ASCII)
 class RequireFinite(keras.callbacks.Callback):
     """Ends the training with ValueError when a metric is not finite, before it is kept."""
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Raises ValueError if one of `logs` is not finite."""
         for name, value in (logs or {}).items():
             if not np.isfinite(value):
                 raise ValueError(
@@ -42,13 +43,15 @@ class Backup(keras.callbacks.Callback):
         self._directory = directory
         self._writes = writes
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Restores the last backup, if there is one, and has `fit` begin after its epoch."""
         epochs = finished_epochs(self._directory)
         if epochs:
             keras_backup = self._keras_backup(_name(epochs))
             keras_backup.on_train_begin(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Keeps a backup of model and optimizer, and removes the one before."""
         if not self._writes:
             return
         shutil.rmtree(os.path.join(self._directory, "partial"), ignore_errors=True)
@@ -87,7 +90,8 @@ class Curves(keras.callbacks.Callback):
         self._directory = directory
         self._writers = {}
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds a point to each curve: `epoch_loss` and so on, and `epoch_learning_rate`."""
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         for name, value in {**(logs or {}), "learning_rate": rate}.items():
             run = "validation" if name.startswith("val_") else "train"
@@ -99,7 +103,8 @@ class Curves(keras.callbacks.Callback):
         for writer in self._writers.values():
             writer.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Closes the files."""
         for writer in self._writers.values():
             writer.close()
 
@@ -123,7 +128,8 @@ class Samples(keras.callbacks.Callback):
         self._directory = directory
         self._images = images
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Draws; an existing drawing is replaced in one step."""
         rows = [np.concatenate(batch, axis=1) for batch in (self._images, self.model(self._images))]
         pixels = np.clip(np.round(np.concatenate(rows)), 0, 255).astype(np.uint8)
         os.makedirs(self._directory, exist_ok=True)

@@ -136,7 +136,16 @@ class Reconstruction(keras.Model):
             for name, pair in self._folded().items()
         }
 
-    def train_step(self, images):
+    def train_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Learns from a batch, for `fit`.
+
+        Args:
+          images: (B, H, W, 3), float32, RGB, values in [0, 255]; the sides as for a call, and at
+            least 176 for MS-SSIM.
+
+        Returns:
+          {name: (), float32}: the loss and each active term, their means since the epoch began.
+        """
         dtype = tf.as_dtype(self.precision)
         with tf.GradientTape() as tape:
             loss, found = self._compare(images, dtype)
@@ -147,7 +156,15 @@ class Reconstruction(keras.Model):
         self.optimizer.apply_gradients(zip(tape.gradient(mean, variables), variables, strict=True))
         return self._update(loss, found, None)
 
-    def test_step(self, data):
+    def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Measures a batch in float32, for `evaluate` and validation.
+
+        Args:
+          data: images as for `train_step`, and how much each counts, (B,), float32.
+
+        Returns:
+          As `train_step`.
+        """
         images, counts = data
         loss, found = self._compare(images, tf.float32)
         return self._update(loss, found, counts)
