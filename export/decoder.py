@@ -26,8 +26,8 @@ def decode(
     Args:
       layer: one of `vgg19.LAYERS`; that of block K.
       weights: for each convolution of `vgg19.mirror(layer)` its (kernel, bias), (3, 3, in, out)
-        and (out,), any floating dtype.
-      features: (B, h, w, C), dtype of the weights.
+        and (out,), any floating dtype, in which the convolution is then computed.
+      features: (B, h, w, C), any floating dtype.
       positions: for block 1 to K-1 its indices or switches, as `pooling` lays them out.
 
     Returns:
@@ -41,6 +41,7 @@ def decode(
             values = pooling.unpool(values, positions[block.number - 1])
         for convolution in block.convolutions:
             kernel, bias = weights[convolution.name]
+            values = tf.cast(values, kernel.dtype)
             values = tf.nn.conv2d(values, kernel, strides=1, padding="SAME")
             values = tf.nn.bias_add(values, bias)
             if convolution is not blocks[-1].convolutions[-1]:

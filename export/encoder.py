@@ -1,13 +1,13 @@
 """The encoder: VGG19 up to one layer, and where each max pooling's maxima came from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
 from export import pooling, vgg19
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "encode"]
 
 
 class Encoder(tf.Module):
@@ -133,17 +133,41 @@ class Encoder(tf.Module):
         return [features, *positions] if positions else features
 
     def _trunk(self, images, pool):
-        values = _preprocess(_check(images, self._minimum_side))  # (B, H, W, 3)
-        for block in self._blocks:
-            for convolution in block.convolutions:
-                values = tf.nn.conv2d(
-                    values, self._kernels[convolution.name], strides=1, padding="SAME"
-                )
-                values = tf.nn.bias_add(values, self._biases[convolution.name])
-                values = tf.nn.relu(values)  # (B, H/2^(k-1), W/2^(k-1), C_k)
-            if block.pooled:
-                values = pool(values)  # (B, H/2^k, W/2^k, C_k)
-        return values
+        weights = {name: (self._kernels[name], self._biases[name]) for name in self._kernels}
+        return encode(self.layer, weights, _check(images, self._minimum_side), pool)
+
+
+def encode(
+    layer: str,
+    weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
+    images: tf.Tensor,
+    pool: Callable[[tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
+    """Returns the features of pictures.
+
+    Nothing is checked here; `Encoder` does.
+
+    Args:
+      layer: one of `vgg19.LAYERS`.
+      weights: for each convolution its (kernel, bias), (3, 3, in, out) and (out,), any floating
+        dtype, in which the convolution is then computed.
+      images: (B, H, W, 3), float32, RGB, values in [0, 255].
+      pool: pools a map (B, H, W, C) of any floating dtype, as `pooling.max_pool` does.
+
+    Returns:
+      (B, H/2^(K-1), W/2^(K-1), C), dtype of the last convolution.
+    """
+    values = _preprocess(images)  # (B, H, W, 3)
+    for block in vgg19.blocks_up_to(layer):
+        for convolution in block.convolutions:
+            kernel, bias = weights[convolution.name]
+            values = tf.cast(values, kernel.dtype)
+            values = tf.nn.conv2d(values, kernel, strides=1, padding="SAME")
+            values = tf.nn.bias_add(values, bias)
+            values = tf.nn.relu(values)  # (B, H/2^(k-1), W/2^(k-1), C_k)
+        if block.pooled:
+            values = pool(values)  # (B, H/2^k, W/2^k, C_k)
+    return values
 
 
 def _preprocess(images):

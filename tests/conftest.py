@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import os
 import pathlib
 import subprocess
@@ -35,6 +36,49 @@ def run_command():
             text=True,
             timeout=300,
         )
+
+    return run
+
+
+# Runs a command in one process, once for each list of flags; with two devices for strategies.
+_MANY = """\
+import importlib, json, sys
+import tensorflow as tf
+(processor,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(
+    processor, [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from absl import flags
+from export import command
+name = sys.argv[1].rpartition(".")[2]
+module = importlib.import_module(sys.argv[1])
+if hasattr(module, "define_flags"):
+    module.define_flags()
+for arguments in json.loads(sys.argv[2]):
+    for flag in module.FLAGS:
+        module.FLAGS[flag].unparse()
+    try:
+        module.FLAGS([name, *arguments])
+        status = module.main()
+    except flags.Error as error:
+        status = command.fail(name, str(error))
+    print("status:", status, file=sys.stderr, flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def run_many(run_command):
+    """Runs a command of training many times in one fresh process, for TensorFlow loads slowly.
+
+    Returns the lines on stderr that are the command's own, after those of each run its status,
+    and what came on stdout.
+    """
+
+    def run(module, runs, **environment):
+        result = run_command("-c", _MANY, module, json.dumps(runs), **environment)
+        assert result.returncode == 0, result.stderr
+        ours = (f"{module.rpartition('.')[2]}: ", "status: ")
+        return [x for x in result.stderr.splitlines() if x.startswith(ours)], result.stdout
 
     return run
 

@@ -1,0 +1,238 @@
+"""A frozen encoder and a decoder that learns to give its pictures back."""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from export import decoder, encoder, pooling, vgg19
+from training import losses, options
+
+__all__ = ["MEAN_RGB", "PIXEL_SCALE", "Reconstruction", "root_mean_square"]
+
+# The units of the last convolution: about the standard deviation and the mean of pixels.
+PIXEL_SCALE = 64.0
+MEAN_RGB = np.array(vgg19.MEAN_BGR[::-1], np.float32)
+
+_Layers = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def root_mean_square(layer: str, encoder_layers: _Layers, images: tf.Tensor) -> float:
+    """Returns the root mean square of the encoder's features, over all axes.
+
+    Args:
+      layer: one of `vgg19.LAYERS`.
+      encoder_layers: for each convolution up to `layer`, or more, its (kernel, bias), float32.
+      images: (B, H, W, 3), float32, RGB, values in [0, 255].
+    """
+    weights = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
+    features = encoder.encode(layer, weights, images, pooling.max_pool)
+    return float(tf.sqrt(tf.reduce_mean(tf.square(features))))
+
+
+class Reconstruction(keras.Model):
+    """Encodes pictures, decodes them again, and learns by the difference; for Keras' `fit`.
+
+    Weights learn best at values around 1, but features are in the hundreds and so are pixels.
+    So the decoder is trained in units of its own: features divided by `feature_scale`, the last
+    convolution's output times `PIXEL_SCALE`, plus `MEAN_RGB`. `decoder_layers` folds these units
+    into the weights. The encoder's weights are constants: they get no gradient.
+
+    `fit` takes batches of images; `evaluate` and validation take (images, counts), as `data`
+    makes them. Each active term of the loss is a metric of its name, the weighted sum is `loss`.
+    """
+
+    def __init__(
+        self,
+        layer: str,
+        encoder_layers: _Layers,
+        initial_layers: _Layers,
+        feature_scale: float = 1.0,
+        weights: losses.LossWeights | None = None,
+        precision: str = "float32",
+    ):
+        """Makes a model.
+
+        Args:
+          layer: one of `vgg19.LAYERS`.
+          encoder_layers: for each convolution of the encoder its (kernel, bias): float32,
+            (3, 3, in, out) and (out,).
+          initial_layers: likewise for each convolution of `vgg19.mirror(layer)`, in the units in
+            which it learns.
+          feature_scale: the root mean square of the encoder's features.
+          weights: of the terms of the loss; None for the published ones.
+          precision: one of `options.PRECISIONS`: in which the convolutions of a training step are
+            computed, all but the last one, which makes pixels. Weights, losses and everything
+            outside of training are float32.
+
+        Raises:
+          ValueError: if `layer` or `precision` is not one of those, all weights of the loss are
+            0, or the scale is not a positive number.
+        """
+        super().__init__(name="reconstruction")
+        if precision not in options.PRECISIONS:
+            raise ValueError(
+                f"`precision` must be one of {', '.join(options.PRECISIONS)}. "
+                f"Received: {precision!r}."
+            )
+        if not 0 < feature_scale < np.inf:
+            raise ValueError(
+                "the encoder's features must have a root mean square above 0: are its weights "
+                f"trained? Received: {feature_scale}."
+            )
+        self.layer = layer
+        self.precision = precision
+        self.loss_weights = losses.LossWeights() if weights is None else weights
+        active = self.loss_weights.active()
+        if not active:
+            raise ValueError("at least one term of the loss must have a weight other than 0.")
+        self._encoder = {
+            convolution.name: tuple(map(tf.constant, encoder_layers[convolution.name]))
+            for block in vgg19.blocks_up_to(layer)
+            for convolution in block.convolutions
+        }
+        self._convolutions = tuple(c.name for b in vgg19.mirror(layer) for c in b.convolutions)
+        self._decoder = {
+            name: tuple(
+                self.add_weight(
+                    shape=array.shape,
+                    initializer=_given(array),
+                    name=f"{name}_{part}",
+                )
+                for part, array in zip(("kernel", "bias"), initial_layers[name], strict=True)
+            )
+            for name in self._convolutions
+        }
+        self.feature_scale = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(feature_scale),
+            trainable=False,
+            name="feature_scale",
+        )
+        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *active)}
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The mean of the loss and of each active term, over the pictures of an epoch."""
+        return list(self._means.values())
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the reconstructions of pictures, in float32 throughout.
+
+        Args:
+          images: (B, H, W, 3), float32, RGB, values in [0, 255]; H and W multiples of 2^(K-1).
+
+        Returns:
+          (B, H, W, 3), float32, RGB.
+        """
+        return self._reconstruct(images, tf.float32)[1]
+
+    def decoder_layers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Returns {name: (kernel, bias)}, float32, for `export.decoder.Decoder`: without units."""
+        return {
+            name: tuple(np.array(tensor, np.float32) for tensor in pair)
+            for name, pair in self._folded().items()
+        }
+
+    def train_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Learns from a batch, for `fit`.
+
+        Args:
+          images: (B, H, W, 3), float32, RGB, values in [0, 255]; the sides as for a call, and at
+            least 176 for MS-SSIM.
+
+        Returns:
+          {name: (), float32}: the loss and each active term, their means since the epoch began.
+        """
+        dtype = tf.as_dtype(self.precision)
+        with tf.GradientTape() as tape:
+            loss, found = self._compare(images, dtype)
+            # The optimizer adds up what the replicas found.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            mean = tf.reduce_mean(loss) / replicas
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(mean, variables), variables, strict=True))
+        return self._update(loss, found, None)
+
+    def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Measures a batch in float32, for `evaluate` and validation.
+
+        Args:
+          data: images as for `train_step`, and how much each counts, (B,), float32.
+
+        Returns:
+          As `train_step`.
+        """
+        images, counts = data
+        loss, found = self._compare(images, tf.float32)
+        return self._update(loss, found, counts)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing is left to build; Keras 3.15 cannot do it for several workers.
+
+        It would add up a batch of theirs to learn its shape, and fails with "Attempt to convert a
+        value (PerReplica) with an unsupported type to a Tensor".
+        """
+
+    def _folded(self):
+        """{name: (kernel, bias)} with the units folded in: features in, pixels out."""
+        folded = {name: tuple(map(tf.convert_to_tensor, p)) for name, p in self._decoder.items()}
+        first, last = self._convolutions[0], self._convolutions[-1]
+        kernel, bias = folded[first]
+        folded[first] = kernel / tf.convert_to_tensor(self.feature_scale), bias
+        kernel, bias = folded[last]
+        folded[last] = kernel * PIXEL_SCALE, bias * PIXEL_SCALE + MEAN_RGB
+        return folded
+
+    def _reconstruct(self, images, dtype):
+        """The features of pictures, and the pictures made of them."""
+        positions = []
+
+        def pool(values):
+            pooled, switches = pooling.max_pool_with_switches(values)
+            positions.append(switches)
+            return pooled
+
+        features = encoder.encode(self.layer, _cast(self._encoder, dtype), images, pool)
+        weights = self._folded()
+        last = self._convolutions[-1]
+        weights = {**_cast(weights, dtype), last: weights[last]}
+        return features, decoder.decode(self.layer, weights, features, positions)
+
+    def _compare(self, images, dtype):
+        """The weighted sum and the terms, each (B,)."""
+        names = tuple(self.loss_weights.active())
+        features, decoded = self._reconstruct(images, dtype)
+        found = losses.terms(images, decoded, names)
+        if "perceptual" in names:
+            weights = _cast(self._encoder, dtype)
+            again = encoder.encode(self.layer, weights, decoded, pooling.max_pool)
+            found["perceptual"] = losses.mean_squared(features, again)
+        return losses.total(found, self.loss_weights), found
+
+    def _update(self, loss, found, counts):
+        for name, values in {"loss": loss, **found}.items():
+            self._means[name].update_state(values, sample_weight=counts)
+        results = {name: mean.result() for name, mean in self._means.items()}
+        if _has_several_workers():
+            # Keras 3.15 takes the mean of what they return over a first axis.
+            return {name: tf.reshape(result, [1]) for name, result in results.items()}
+        return results
+
+
+def _has_several_workers():
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    return len(strategy.cluster_resolver.cluster_spec().as_dict().get("worker", [])) > 1
+
+
+def _given(array):
+    """An initializer that gives these numbers."""
+    return lambda shape, dtype=None: tf.convert_to_tensor(array, dtype)
+
+
+def _cast(layers, dtype):
+    return {name: tuple(tf.cast(t, dtype) for t in pair) for name, pair in layers.items()}

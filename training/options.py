@@ -1,0 +1,16 @@
+"""What training can be asked for: the words that its commands share.
+
+Nothing here needs TensorFlow.
+"""
+
+__all__ = ["MULTI_SCALE_CROP", "PRECISIONS", "SPLITS", "STRATEGIES"]
+
+PRECISIONS = ("float32", "bfloat16")
+
+# One device; all devices of a machine; several machines, named by TF_CONFIG.
+STRATEGIES = ("one", "mirrored", "multi_worker")
+
+SPLITS = ("train", "validation", "test")
+
+# The least side of a crop for MS-SSIM: five scales, the smallest as large as the filter of 11.
+MULTI_SCALE_CROP = 11 * 2**4
