@@ -199,25 +199,12 @@ def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor | None = No
             f"shape (B, h, w, C). Received: {positions.dtype.name} of shape {positions.shape}."
         )
     switches = positions if are_switches else indices_to_switches(positions, tf.shape(pooled))
-    unpooled = _unpool_windows(pooled, switches)
-    if shape is None:
-        return unpooled
-    _, height, width, _ = tf.unstack(tf.shape(unpooled))
-    shape = tf.cast(shape, tf.int32)
-    return tf.pad(unpooled, [[0, 0], [0, shape[1] - height], [0, shape[2] - width], [0, 0]])
+    return _pad_to(_unpool_windows(pooled, switches), shape)
 
 
 @tf.custom_gradient
 def _unpool_windows(pooled, switches):
-    """Unpools (B, h, w, C) to (B, 2h, 2w, C); the gradient takes from each window its winner's."""
-    batch, height, width, channels = tf.unstack(tf.shape(pooled))
-    # One broadcast is twice as fast as four selections and their interleaving.
-    windows = [batch * height, 1, width, 1, channels]
-    places = tf.constant([[[[0], [1]]], [[[2], [3]]]], switches.dtype)  # (2, 1, 2, 1)
-    won = tf.reshape(switches, windows) == places  # (B * h, 2, w, 2, C)
-    values = tf.where(won, tf.reshape(pooled, windows), tf.zeros([], pooled.dtype))
-    unpooled = tf.reshape(values, [batch, 2 * height, 2 * width, channels])
-    unpooled = tf.ensure_shape(unpooled, (None, None, None, pooled.shape[-1]))
+    """As `_put_into_windows`; the gradient takes from each window what lies at its winner."""
 
     def gradient(upstream):
         left = upstream[:, ::2, ::2]
@@ -225,7 +212,28 @@ def _unpool_windows(pooled, switches):
             left = tf.where(switches == place, upstream[:, dy::2, dx::2], left)
         return left, None
 
-    return unpooled, gradient
+    return _put_into_windows(pooled, switches), gradient
+
+
+def _put_into_windows(pooled, switches):
+    """Unpools (B, h, w, C) to (B, 2h, 2w, C)."""
+    batch, height, width, channels = tf.unstack(tf.shape(pooled))
+    # One broadcast is twice as fast as four selections and their interleaving.
+    windows = [batch * height, 1, width, 1, channels]
+    places = tf.constant([[[[0], [1]]], [[[2], [3]]]], switches.dtype)  # (2, 1, 2, 1)
+    won = tf.reshape(switches, windows) == places  # (B * h, 2, w, 2, C)
+    values = tf.where(won, tf.reshape(pooled, windows), tf.zeros([], pooled.dtype))
+    unpooled = tf.reshape(values, [batch, 2 * height, 2 * width, channels])
+    return tf.ensure_shape(unpooled, (None, None, None, pooled.shape[-1]))
+
+
+def _pad_to(unpooled, shape):
+    """Adds the odd last row and column that a pooling dropped; None if there was none."""
+    if shape is None:
+        return unpooled
+    _, height, width, _ = tf.unstack(tf.shape(unpooled))
+    shape = tf.cast(shape, tf.int32)
+    return tf.pad(unpooled, [[0, 0], [0, shape[1] - height], [0, shape[2] - width], [0, 0]])
 
 
 def _pool_by_row_pairs(values):
@@ -311,6 +319,8 @@ def _pool_by_comparison(values):
         switches = tf.where(wins, tf.constant(switch, tf.uint8), switches)
 
     def gradient(upstream, _):
-        return unpool(upstream, switches, tf.shape(values))
+        # A SavedModel keeps the gradients of its operations, but not the gradients of these: what
+        # stands here must have derived ones, for second derivatives of a loaded model.
+        return _pad_to(_put_into_windows(upstream, switches), tf.shape(values))
 
     return (pooled, switches), gradient
