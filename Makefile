@@ -95,7 +95,7 @@ lock:  ## choose new pinned versions for requirements.txt from the ranges in pyp
 		--custom-compile-command 'make lock' --output-file requirements.txt
 
 clean:  ## remove everything the other targets made
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist runs .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: requirements.txt

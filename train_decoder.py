@@ -4,7 +4,7 @@
 
 writes into OUTPUT_DIR/vgg19-block3-conv2-decoder/:
 
-    decoder.h5       the weights, for build_decoder.py, and how they were trained
+    decoder.h5       the weights, for build_decoder.py, how they were trained, and how good they are
     history.csv      losses and metrics of each epoch
     tensorboard/     the same, as curves
     samples/         pictures held out from training, above their reconstructions
@@ -14,11 +14,11 @@ Interrupted and started again with the same flags, it goes on after the last fin
 """
 
 import contextlib
+import math
 import os
-import signal
 import sys
 
-from absl import flags, logging
+from absl import flags
 
 from export import command, vgg19
 from training import options
@@ -34,7 +34,7 @@ flags.DEFINE_string(
     ".h5 file in the layout of Keras' published VGG19 files.",
 )
 flags.DEFINE_string("photos", None, "The folder with the photographs.", required=True)
-flags.DEFINE_string("output_dir", "dist", "The folder in which the run's folder is made.")
+flags.DEFINE_string("output_dir", "runs", "The folder in which the run's folder is made.")
 flags.DEFINE_integer("epochs", 10, "How many epochs.", lower_bound=1)
 flags.DEFINE_integer(
     "steps_per_epoch",
@@ -49,8 +49,21 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "seed", 0, "Of random weights, order, crops and flips.", lower_bound=0, upper_bound=2**63 - 1
 )
-flags.DEFINE_float("learning_rate", 1e-3, "Adam's learning rate at the start.", lower_bound=0.0)
+flags.DEFINE_enum(
+    "optimizer",
+    "adam",
+    options.OPTIMIZERS,
+    "What changes the weights: Adam with default parameters, or Muon, which is for kernels.",
+)
+flags.DEFINE_float("learning_rate", 1e-3, "The learning rate at the start.", lower_bound=0.0)
 flags.DEFINE_float("final_learning_rate", 2e-4, "And at the end.", lower_bound=0.0)
+flags.DEFINE_float(
+    "warm_up",
+    0.0,
+    "The part of all steps in which the learning rate rises from 0 first.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
 flags.DEFINE_float("l1_weight", 10.0, "Of the mean absolute error.", lower_bound=0.0)
 flags.DEFINE_float("l2_weight", 1.0, "Of the mean squared error.", lower_bound=0.0)
 flags.DEFINE_float("ms_ssim_weight", 1000.0, "Of 1 - MS-SSIM.", lower_bound=0.0)
@@ -66,17 +79,30 @@ flags.DEFINE_enum(
     options.PRECISIONS,
     "Of the convolutions of a training step. Weights, losses and validation are float32.",
 )
+flags.DEFINE_enum(
+    "initial_kernels",
+    "mirrored",
+    options.INITIAL_KERNELS,
+    "What the decoder begins with: the encoder's kernels, transposed and scaled, or random ones.",
+)
 flags.DEFINE_string(
     "initial_weights",
     None,
     "The decoder.h5 to begin with, of this layer or another: convolutions of the same names are "
-    "taken over, the others are random.",
+    "taken over, the others are as --initial_kernels says.",
 )
 flags.DEFINE_enum(
     "strategy",
     "one",
     options.STRATEGIES,
     "One device, all devices of this machine, or the workers that TF_CONFIG names.",
+)
+flags.DEFINE_integer(
+    "evaluation_pictures",
+    100,
+    "How many of the photographs held out, those of the test split first, are measured as a whole "
+    "in the end.",
+    lower_bound=1,
 )
 flags.DEFINE_bool("overwrite", False, "Whether to replace a finished run, or one with other flags.")
 
@@ -98,31 +124,19 @@ flags.register_multi_flags_validator(
     message="at least one of the weights of the loss must be above 0",
 )
 
-_SHAPING = """layer weights photos epochs steps_per_epoch batch_size crop seed learning_rate
-    final_learning_rate l1_weight l2_weight ms_ssim_weight perceptual_weight precision
-    initial_weights strategy""".split()
+_SHAPING = """layer weights photos epochs steps_per_epoch batch_size crop seed optimizer
+    learning_rate final_learning_rate warm_up l1_weight l2_weight ms_ssim_weight perceptual_weight
+    precision initial_kernels initial_weights strategy evaluation_pictures""".split()
 
 _SAMPLES = 4  # pictures, drawn after each epoch
 
 
 def main() -> int:
-    logging.set_verbosity(logging.WARNING)
-    # Weights come and go as NumPy arrays; no other backend need be installed.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        # Loading TensorFlow takes seconds; a wrong flag should not have to wait for it.
-        import tensorflow as tf
-
-        try:
-            path = train()
-        except (ValueError, OSError, tf.errors.OpError) as error:
-            return command.fail(_NAME, _reason(error))
-    except KeyboardInterrupt:
-        return command.fail(_NAME, "interrupted; the same flags go on after the last epoch.")
-    print(f"done: {path}")
-    return 0
+    return command.run_tensorflow(
+        _NAME,
+        lambda: print(f"done: {train()}"),
+        interrupted="the same flags go on after the last epoch.",
+    )
 
 
 def train() -> str:
@@ -172,10 +186,12 @@ def train() -> str:
         layers = model.decoder_layers()
         # Of several workers, all must say the same.
         print(f"decoder: SHA-256 {_digest(layers)}", flush=True)
-        if chief:
-            training = _training(encoder, model, settings, folder.last_metrics())
-            weights.save(folder.decoder, layers, training)
-            folder.end()
+        with distribution.together(strategy):
+            if chief:
+                training = _training(encoder, model, settings, folder.last_metrics())
+                training["evaluation"] = _evaluation(encoder.layers, layers, splits)
+                weights.save(folder.decoder, layers, training)
+                folder.end()
     return folder.decoder
 
 
@@ -186,7 +202,12 @@ def _start(encoder_layers, paths):
 
     images = next(iter(data.training_batches(paths, FLAGS.crop, FLAGS.batch_size, FLAGS.seed)))
     layers, taken = initial.initial_layers(
-        FLAGS.layer, FLAGS.seed, FLAGS.initial_weights, encoder_layers, images
+        FLAGS.layer,
+        FLAGS.seed,
+        FLAGS.initial_kernels,
+        FLAGS.initial_weights,
+        encoder_layers,
+        images,
     )
     if taken:
         print(f"initial weights: {', '.join(taken)}", flush=True)
@@ -209,11 +230,14 @@ def _make_model(strategy, encoder_layers, layers, feature_scale, steps):
             ),
             FLAGS.precision,
         )
-        adam = schedule.optimizer(
-            FLAGS.learning_rate, FLAGS.final_learning_rate, FLAGS.epochs * steps
+        count = FLAGS.epochs * steps
+        learning_rate = schedule.linear(
+            FLAGS.learning_rate, FLAGS.final_learning_rate, count, round(FLAGS.warm_up * count)
         )
-        model.compile(optimizer=adam, jit_compile=False)
-        adam.build(model.trainable_variables)  # Too late inside a step of several devices.
+        last = vgg19.convolutions(FLAGS.layer, "decoder")[-1].name
+        optimizer = schedule.optimizer(FLAGS.optimizer, learning_rate, last)
+        model.compile(optimizer=optimizer, jit_compile=False)
+        optimizer.build(model.trainable_variables)  # Too late inside a step of several devices.
     return model
 
 
@@ -236,11 +260,24 @@ def _callbacks(folder, held_out, chief):
     ]
 
 
-def _reason(error):
-    """What went wrong, without TensorFlow's list of where in the program."""
-    where = ("Graph execution error", "Detected at node", "File ")
-    lines = (line.strip() for line in str(error).splitlines())
-    return " ".join(line for line in lines if line and not line.startswith(where))
+def _evaluation(encoder_layers, layers, splits):
+    """How good the decoder is on whole photographs of which training saw nothing."""
+    from training import evaluate
+
+    paths = [*splits["test"], *splits["validation"]][: FLAGS.evaluation_pictures]
+    rows = list(evaluate.measure(FLAGS.layer, encoder_layers, layers, paths))
+    means = evaluate.summarise(rows)
+    published = evaluate.PUBLISHED_ERRORS[FLAGS.layer]
+    print(
+        f"held out: {len(rows)} photographs, mean absolute error {means['error']:.3f} "
+        f"(published: {published:.3f})",
+        flush=True,
+    )
+    # JSON has no NaN, which SSIM is when all are tiny, nor infinity.
+    return {
+        "photographs": len(rows),
+        **{name: value for name, value in means.items() if math.isfinite(value)},
+    }
 
 
 def _digest(layers):

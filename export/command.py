@@ -10,7 +10,7 @@ from absl import app, flags, logging
 
 from export import hub_page, options, text
 
-__all__ = ["build", "define_artifact_flags", "fail", "run"]
+__all__ = ["build", "define_artifact_flags", "fail", "run", "run_tensorflow"]
 
 FLAGS = flags.FLAGS
 
@@ -56,6 +56,24 @@ def build(name: str, make: Callable[[], str], files: Sequence[str]) -> int:
       make: builds it, once TensorFlow can be imported, and returns the artifact's folder.
       files: the names of its files.
     """
+
+    def work():
+        directory = make()
+        print(f"done: {', '.join(os.path.join(directory, file) for file in files)}")
+
+    return run_tensorflow(name, work)
+
+
+def run_tensorflow(
+    name: str, work: Callable[[], None], interrupted: str = "nothing is half-written."
+) -> int:
+    """Does what needs TensorFlow and returns the exit status; what goes wrong gets one line.
+
+    Args:
+      name: what the command is called in its messages.
+      work: does it, once TensorFlow can be imported.
+      interrupted: what is to be known after SIGINT, SIGTERM or SIGHUP.
+    """
     logging.set_verbosity(logging.WARNING)
     # Weights come and go as NumPy arrays; no other backend need be installed.
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -66,19 +84,22 @@ def build(name: str, make: Callable[[], str], files: Sequence[str]) -> int:
         import tensorflow as tf
 
         try:
-            directory = make()
+            work()
         except (ValueError, OSError, tf.errors.OpError) as error:
             return fail(name, _reason(error))
     except KeyboardInterrupt:
-        return fail(name, "interrupted; nothing is half-written.")
-    print(f"done: {', '.join(os.path.join(directory, file) for file in files)}")
+        return fail(name, f"interrupted; {interrupted}")
     return 0
 
 
 def _reason(error: Exception) -> str:
-    # TensorFlow puts the operation that failed in front of what went wrong.
+    # TensorFlow puts the operation that failed in front of what went wrong, and lists where in the
+    # program it stands.
     reason = re.sub(r"^\{\{function_node .*?\}\} ", "", str(error))
-    if re.search("No space left|File too large|Disk quota", reason):
+    where = ("Graph execution error", "Detected at node", "File ")
+    lines = (line.strip() for line in reason.splitlines())
+    reason = " ".join(line for line in lines if line and not line.startswith(where))
+    if "output_dir" in FLAGS and re.search("No space left|File too large|Disk quota", reason):
         reason += f". Make room in {FLAGS.output_dir}, or choose another --output_dir."
     return reason
 

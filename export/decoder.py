@@ -1,21 +1,32 @@
 """The decoder: the encoder's mirror, which puts every value back where its maximum came from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from export import pooling, vgg19
 
-__all__ = ["Decoder", "decode"]
+__all__ = ["Decoder", "convolve", "decode"]
 
 # Rows of indices that are looked at, spread evenly; looking at all costs more than decoding them.
 _SAMPLE = 1024
 
 
+def convolve(values: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """Returns a convolution of the decoder, before ReLU, (B, H, W, out), dtype of `kernel`.
+
+    Args:
+      values: (B, H, W, in), any floating dtype.
+      kernel, bias: (3, 3, in, out) and (out,), any floating dtype.
+    """
+    values = tf.nn.conv2d(tf.cast(values, kernel.dtype), kernel, strides=1, padding="SAME")
+    return tf.nn.bias_add(values, bias)
+
+
 def decode(
     layer: str,
-    weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
+    convolution: Callable[[tf.Tensor, str], tf.Tensor],
     features: tf.Tensor,
     positions: Sequence[tf.Tensor],
 ) -> tf.Tensor:
@@ -25,8 +36,8 @@ def decode(
 
     Args:
       layer: one of `vgg19.LAYERS`; that of block K.
-      weights: for each convolution of `vgg19.mirror(layer)` its (kernel, bias), (3, 3, in, out)
-        and (out,), any floating dtype, in which the convolution is then computed.
+      convolution: takes values, (B, H, W, in), and the name of a convolution of
+        `vgg19.mirror(layer)`, and returns its output, (B, H, W, out), before ReLU.
       features: (B, h, w, C), any floating dtype.
       positions: for block 1 to K-1 its indices or switches, as `pooling` lays them out.
 
@@ -39,12 +50,9 @@ def decode(
     for block in blocks:
         if block.pooled:
             values = pooling.unpool(values, positions[block.number - 1])
-        for convolution in block.convolutions:
-            kernel, bias = weights[convolution.name]
-            values = tf.cast(values, kernel.dtype)
-            values = tf.nn.conv2d(values, kernel, strides=1, padding="SAME")
-            values = tf.nn.bias_add(values, bias)
-            if convolution is not blocks[-1].convolutions[-1]:
+        for number, name in enumerate(c.name for c in block.convolutions):
+            values = convolution(values, name)
+            if block is not blocks[-1] or number < len(block.convolutions) - 1:
                 values = tf.nn.relu(values)
     return values
 
@@ -126,7 +134,10 @@ class Decoder(tf.Module):
             pooling dropped leaves no trace; it will be missing.)
         """
         features, *positions = self._check(inputs)
-        return decode(self.layer, self._weights, features, positions)
+        return decode(self.layer, self._convolution, features, positions)
+
+    def _convolution(self, values, name):
+        return convolve(values, *self._weights[name])
 
     def _check(self, inputs):
         """Returns the features, and for each pooling its switches."""

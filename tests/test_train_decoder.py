@@ -63,6 +63,7 @@ def test_what_a_run_leaves(run_command, run_many, photos, flags, tmp_path):
         "weights",
         "photographs",
         "decoder",
+        "held out",
         "done",
     ]
     folder = tmp_path / "out" / FOLDER
@@ -111,6 +112,25 @@ def test_what_a_run_leaves(run_command, run_many, photos, flags, tmp_path):
     assert training["flags"]["photos"] == photos.name
     assert training["validation"]["l1"] == pytest.approx(float(rows[1]["val_l1"]))
     assert str(tmp_path) not in json.dumps(training)
+
+    # How good it is: as the command for that finds it.
+    lines, output = run_many(
+        "training.evaluate",
+        [
+            [
+                "--layer=block1_conv2",
+                "--weights=random",
+                f"--photos={photos}",
+                f"--decoder={folder / 'decoder.h5'}",
+            ]
+        ],
+    )
+    assert lines == ["status: 0"]
+    evaluation = training["evaluation"]
+    assert evaluation.keys() == {"photographs", "error", "clipped_error", "psnr", "ssim"}
+    assert evaluation["photographs"] == 4
+    assert f"mean absolute error, 0 to 255: {evaluation['error']:.3f} " in output
+    assert f"mean absolute error {evaluation['error']:.3f} (published: 2.494)" in result.stdout
 
     # A finished run is not touched, even by the same flags.
     before = {name: (folder / name).read_bytes() for name in found}

@@ -9,7 +9,7 @@ from export import vgg19, weights
 from export.decoder import Decoder
 from export.encoder import Encoder
 from tests import photographs
-from training import initial, losses, model, schedule
+from training import callbacks, initial, losses, model, schedule
 
 NO_SSIM = losses.LossWeights(ms_ssim=0.0)
 
@@ -19,9 +19,11 @@ def images():
     return tf.constant(np.stack([photographs.picture(n, 32, 40) for n in range(3)]), tf.float32)
 
 
-def make(layer, images, loss_weights=NO_SSIM, precision="float32", source=None):
+def make(
+    layer, images, loss_weights=NO_SSIM, precision="float32", source=None, kernels="he_normal"
+):
     encoder = weights.load("random", layer).layers
-    layers, _ = initial.initial_layers(layer, 0, source, encoder, images)
+    layers, _ = initial.initial_layers(layer, 0, kernels, source, encoder, images)
     scale = model.root_mean_square(layer, encoder, images)
     made = model.Reconstruction(layer, encoder, layers, scale, loss_weights, precision)
     made.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
@@ -125,13 +127,103 @@ def test_the_learning_rate_goes_down_in_equal_steps():
     np.testing.assert_allclose(
         [float(rates(step)) for step in (0, 50, 100, 200)], [1e-3, 6e-4, 2e-4, 2e-4], rtol=1e-5
     )
-    adam = schedule.optimizer(1e-3, 2e-4, 100)
+
+
+def test_the_learning_rate_can_rise_first():
+    rates = schedule.linear(1e-3, 2e-4, 100, warm_up=20)
+    found = [float(rates(step)) for step in (0, 10, 20, 60, 100, 200)]
+    np.testing.assert_allclose(found, [0, 5e-4, 1e-3, 6e-4, 2e-4, 2e-4], rtol=1e-5)
+    again = type(rates).from_config(rates.get_config())
+    assert [float(again(step)) for step in (10, 60)] == [found[1], found[3]]
+
+
+def test_adam_is_the_published_one():
+    adam = schedule.optimizer("adam", 1e-3, "last")
     assert (adam.beta_1, adam.beta_2, adam.epsilon) == (0.9, 0.999, 1e-7)
+    assert adam.weight_decay is None
+    with pytest.raises(ValueError, match="`optimizer` must be one of adam, muon"):
+        schedule.optimizer("sgd", 1e-3, "last")
+
+
+def test_muon_turns_kernels_and_adam_the_rest(images):
+    made = make("block2_conv2", images)
+    made.optimizer = schedule.optimizer("muon", 1e-3, "decoder_block1_conv1")
+    before = {v.name: v.numpy() for v in made.trainable_variables}
+    made.train_step(images)
+    for variable in made.trainable_variables:
+        step = variable.numpy() - before[variable.name]
+        if variable.ndim == 1 or variable.name == "decoder_block1_conv1_kernel":
+            # Adam's first step is as large for every number.
+            assert np.median(np.abs(step)) == pytest.approx(1e-3, rel=0.05), variable.name
+        else:
+            # Muon's has singular values that are all about alike.
+            singular = np.linalg.svd(step, compute_uv=False)
+            expected = 1e-3 * 0.2 * np.sqrt(max(step.shape))
+            assert np.all(singular < 1.5 * expected), variable.name
+            assert np.median(singular) > 0.5 * expected, variable.name
+
+
+def test_mirrored_kernels_are_the_encoders_transposed_and_scaled(images):
+    layer = "block2_conv2"
+    encoder = weights.load("random", layer).layers
+    layers, taken = initial.initial_layers(layer, 0, "mirrored", None, encoder, images)
+    assert not taken
+    ours, theirs = vgg19.convolutions(layer, "decoder"), reversed(vgg19.convolutions(layer))
+    for mine, its in zip(ours, theirs, strict=True):
+        kernel, bias = layers[mine.name]
+        assert kernel.shape == mine.kernel_shape and bias.shape == (mine.out_channels,)
+        # The transposed convolution is the gradient of the encoder's.
+        values = np.random.default_rng(0).normal(size=(1, 8, 8, mine.in_channels)).astype("f4")
+        gradient = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=[1, 8, 8, mine.out_channels],
+            filter=encoder[its.name][0],
+            out_backprop=values,
+            strides=[1, 1, 1, 1],
+            padding="SAME",
+        )
+        mirrored = tf.nn.conv2d(values, kernel, 1, "SAME")
+        gain = np.vdot(mirrored, gradient) / np.vdot(gradient, gradient)
+        assert gain > 0
+        np.testing.assert_allclose(mirrored, gain * gradient, rtol=0, atol=1e-4 * np.max(mirrored))
+    # The first pictures have the mean of all pictures, and are fainter than these.
+    made = make(layer, images, kernels="mirrored")
+    np.testing.assert_allclose(np.mean(made(images), axis=(0, 1, 2)), model.MEAN_RGB, atol=1)
+    assert 10 < np.std(made(images) - model.MEAN_RGB) < 40
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_an_optimizer_goes_on_where_its_backup_ended(images, tmp_path, name):
+    def run(epochs):
+        made = make("block2_conv2", images, kernels="mirrored")
+        rates = schedule.linear(1e-3, 0.0, 4, warm_up=1)
+        made.compile(
+            optimizer=schedule.optimizer(name, rates, "decoder_block1_conv1"), jit_compile=False
+        )
+        made.optimizer.build(made.trainable_variables)
+        made.fit(
+            tf.data.Dataset.from_tensors(images).repeat(),
+            epochs=epochs,
+            steps_per_epoch=2,
+            shuffle=False,
+            verbose=0,
+            callbacks=[callbacks.Backup(str(tmp_path / str(len(kept))))],
+        )
+        return made.decoder_layers()
+
+    kept = []
+    whole = run(2)
+    kept.append("another folder")
+    run(1)
+    for layer, pair in run(2).items():
+        for found, expected in zip(pair, whole[layer], strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_what_cannot_be_made_is_refused(images):
     with pytest.raises(ValueError, match="`precision` must be one of float32, bfloat16"):
         make("block1_conv2", images, precision="float16")
+    with pytest.raises(ValueError, match="`kernels` must be one of mirrored, he_normal"):
+        make("block1_conv2", images, kernels="orthogonal")
     with pytest.raises(ValueError, match="at least one term"):
         make("block1_conv2", images, losses.LossWeights(0, 0, 0, 0))
     with pytest.raises(ValueError, match="root mean square above 0"):
@@ -157,7 +249,7 @@ def test_of_a_shallower_decoder_the_common_convolutions_are_taken_over(images, t
     shallow = biased(make("block1_conv2", images))
     source = save(shallow, tmp_path / "decoder.h5")
     encoder = weights.load("random", "block2_conv2").layers
-    layers, taken = initial.initial_layers("block2_conv2", 0, source, encoder, images)
+    layers, taken = initial.initial_layers("block2_conv2", 0, "he_normal", source, encoder, images)
     assert taken == ["decoder_block1_conv2", "decoder_block1_conv1"]
     random = weights.load_decoder("random", "block2_conv2").layers
     for name, pair in layers.items():
@@ -165,7 +257,8 @@ def test_of_a_shallower_decoder_the_common_convolutions_are_taken_over(images, t
         for ours, expected in zip(pair, theirs, strict=True):
             np.testing.assert_array_equal(ours, expected)
     for (kernel, bias), name in zip((layers[n] for n in taken), taken, strict=True):
-        np.testing.assert_allclose(kernel, shallow._decoder[name][0], rtol=1e-4, atol=1e-6)
+        learnt = np.reshape(shallow._decoder[name][0], kernel.shape)
+        np.testing.assert_allclose(kernel, learnt, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(bias, shallow._decoder[name][1], rtol=1e-3, atol=1e-4)
 
 
@@ -173,10 +266,11 @@ def test_of_a_deeper_decoder_too(images, tmp_path):
     deep = biased(make("block2_conv2", images))
     source = save(deep, tmp_path / "decoder.h5")
     encoder = weights.load("random", "block1_conv2").layers
-    layers, taken = initial.initial_layers("block1_conv2", 0, source, encoder, images)
+    layers, taken = initial.initial_layers("block1_conv2", 0, "mirrored", source, encoder, images)
     assert taken == list(layers)
     for name in taken:
-        np.testing.assert_allclose(layers[name][0], deep._decoder[name][0], rtol=1e-4, atol=1e-6)
+        learnt = np.reshape(deep._decoder[name][0], layers[name][0].shape)
+        np.testing.assert_allclose(layers[name][0], learnt, rtol=1e-4, atol=1e-6)
 
 
 def test_a_file_that_is_no_decoder_is_refused(images, tmp_path):
@@ -189,4 +283,5 @@ def test_a_file_that_is_no_decoder_is_refused(images, tmp_path):
         ("missing.h5", "no such file"),
     ):
         with pytest.raises(ValueError, match=words):
-            initial.initial_layers("block1_conv2", 0, str(tmp_path / name), encoder, images)
+            source = str(tmp_path / name)
+            initial.initial_layers("block1_conv2", 0, "mirrored", source, encoder, images)

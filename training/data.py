@@ -25,6 +25,9 @@ __all__ = [
 # What TensorFlow decodes.
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
+# Photographs between two signs of life: about a minute.
+_PROGRESS = 10_000
+
 # Where a hash, taken as a fraction of its range, begins to belong to validation and to test.
 _VALIDATION, _TEST = 0.90, 0.99
 
@@ -87,8 +90,12 @@ def readable(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     Returns:
       The paths of those that can, and of those that cannot, in the order in which they came.
     """
+    good = []
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        good = list(pool.map(_is_readable, paths))
+        for fine in pool.map(_is_readable, paths):
+            good.append(fine)
+            if len(good) % _PROGRESS == 0:
+                print(f"decoded once: {len(good)} of {len(paths)} photographs", flush=True)
     return (
         [path for path, fine in zip(paths, good, strict=True) if fine],
         [path for path, fine in zip(paths, good, strict=True) if not fine],

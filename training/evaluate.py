@@ -9,10 +9,9 @@ the means over the photographs; with --output=evaluation.csv also each photograp
 
 import csv
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 
-from absl import flags, logging
+from absl import flags
 
 from export import command, vgg19
 from training import options
@@ -136,21 +135,7 @@ def summarise(rows: Sequence[Mapping]) -> dict[str, float]:
 
 
 def main() -> int:
-    logging.set_verbosity(logging.WARNING)
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        # Loading TensorFlow takes seconds; a wrong flag should not have to wait for it.
-        import tensorflow as tf
-
-        try:
-            _evaluate()
-        except (ValueError, OSError, tf.errors.OpError) as error:
-            return command.fail(_NAME, str(error))
-    except KeyboardInterrupt:
-        return command.fail(_NAME, "interrupted; nothing is half-written.")
-    return 0
+    return command.run_tensorflow(_NAME, _evaluate)
 
 
 def _evaluate():

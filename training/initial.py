@@ -1,4 +1,4 @@
-"""What a decoder starts from: random weights, and those of decoders that are trained already."""
+"""What a decoder starts from: the encoder's kernels, random ones, or a decoder trained already."""
 
 from collections.abc import Mapping
 
@@ -6,48 +6,71 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from export import vgg19, weights
-from training import model
+from export import decoder, encoder, pooling, vgg19, weights
+from training import model, options
 
 __all__ = ["initial_layers"]
 
 _Layers = dict[str, tuple[np.ndarray, np.ndarray]]
 
+# The standard deviation of what the last convolution gives at first, in units of
+# `model.PIXEL_SCALE`: of the rest of the way it must learn where to go.
+_LAST_DEVIATION = 0.3
+
 
 def initial_layers(
     layer: str,
     seed: int,
+    kernels: str,
     source: str | None,
     encoder_layers: Mapping[str, tuple[np.ndarray, np.ndarray]],
     images: tf.Tensor,
 ) -> tuple[_Layers, list[str]]:
     """Returns the weights with which `model.Reconstruction` begins, in the units of its learning.
 
-    They are He-normal (K. He et al., arXiv 1502.01852) with zero biases; convolutions that a file
-    holds too are taken from there, so that deep decoders can begin where shallow ones ended.
+    They are "he_normal", random (K. He et al., arXiv 1502.01852), with zero biases; or "mirrored":
+    the kernels of the encoder's convolutions, transposed as their gradients have them. These are
+    then scaled one after the other, and given biases, so that on `images` outputs have mean 0 and
+    standard deviation 1 (after D. Mishkin and J. Matas, arXiv 1511.06422).
+
+    Convolutions that a file holds too are taken from there, so that deep decoders can begin where
+    shallow ones ended.
 
     Args:
       layer: one of `vgg19.LAYERS`.
       seed: of the random weights, from 0 to 2^64 - 1.
+      kernels: one of `options.INITIAL_KERNELS`.
       source: the path of a decoder's .h5 file, of this or another layer, or None.
       encoder_layers: the encoder's, up to `layer`: (kernel, bias), float32.
-      images: (B, H, W, 3), float32, RGB, values in [0, 255]; what the scale of features of the
-        file's layer is measured on.
+      images: (B, H, W, 3), float32, RGB, values in [0, 255]; what is measured is measured on them.
 
     Returns:
       {name: (kernel, bias)}, float32, (3, 3, in, out) and (out,), and the names of the
       convolutions that come from the file.
 
     Raises:
-      ValueError: if the file is not that of a decoder, see `weights.load_decoder`.
+      ValueError: if `kernels` is not one of those, or the file is not that of a decoder, see
+        `weights.load_decoder`.
     """
-    layers = dict(weights.load_decoder("random", layer, seed).layers)
-    if source is None:
-        return layers, []
+    if kernels not in options.INITIAL_KERNELS:
+        raise ValueError(
+            f"`kernels` must be one of {', '.join(options.INITIAL_KERNELS)}. Received: {kernels!r}."
+        )
+    trained = {} if source is None else _trained(source, layer, encoder_layers, images)
+    names = [convolution.name for convolution in vgg19.convolutions(layer, "decoder")]
+    taken = {name: trained[name] for name in names if name in trained}
+    if kernels == "mirrored":
+        layers = _mirrored(layer, taken, encoder_layers, images)
+    else:
+        layers = {**weights.load_decoder("random", layer, seed).layers, **taken}
+    return layers, list(taken)
+
+
+def _trained(source, layer, encoder_layers, images):
+    """The layers of a file, without what `Reconstruction.decoder_layers` folded into them."""
     held = _layer_of(source)
     trained = dict(weights.load_decoder(source, held).layers)
     names = list(trained)
-    # What `Reconstruction.decoder_layers` folded in, taken out again.
     # (Of a deeper layer's, the convolution that took features is not taken over.)
     scale = model.root_mean_square(min(held, layer), encoder_layers, images)
     kernel, bias = trained[names[0]]
@@ -55,8 +78,7 @@ def initial_layers(
     kernel, bias = trained[names[-1]]
     pixel_scale = np.float32(model.PIXEL_SCALE)
     trained[names[-1]] = kernel / pixel_scale, (bias - model.MEAN_RGB) / pixel_scale
-    taken = [name for name in layers if name in trained]
-    return {**layers, **{name: trained[name] for name in taken}}, taken
+    return trained
 
 
 def _layer_of(source):
@@ -67,6 +89,47 @@ def _layer_of(source):
     except OSError:
         held = set()  # The loader says what is wrong.
     for layer in reversed(vgg19.LAYERS):
-        if all(c.name in held for block in vgg19.mirror(layer) for c in block.convolutions):
+        if all(c.name in held for c in vgg19.convolutions(layer, "decoder")):
             return layer
     return vgg19.LAYERS[0]
+
+
+def _mirrored(layer, taken, encoder_layers, images):
+    """`taken`, and the encoder's kernels for the others, scaled one after the other."""
+    switches = []
+
+    def pool(values):
+        pooled, positions = pooling.max_pool_with_switches(values)
+        switches.append(positions)
+        return pooled
+
+    constants = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
+    features = encoder.encode(layer, constants, images, pool)
+    mirrored = {
+        ours.name: encoder_layers[theirs.name][0]
+        for ours, theirs in zip(
+            vgg19.convolutions(layer, "decoder"),
+            reversed(vgg19.convolutions(layer)),
+            strict=True,
+        )
+    }
+    last = list(mirrored)[-1]
+    layers = {}
+
+    def convolution(values, name):
+        if name in taken:
+            kernel, bias = taken[name]
+        else:
+            kernel = mirrored[name][::-1, ::-1].transpose(0, 1, 3, 2)
+            raw = decoder.convolve(values, tf.constant(kernel), tf.zeros(kernel.shape[-1]))
+            mean, variance = tf.nn.moments(raw, axes=[0, 1, 2])
+            # One scale for all channels: what differs between them says something.
+            deviation = float(tf.reduce_mean(tf.sqrt(variance)))
+            gain = (_LAST_DEVIATION if name == last else 1.0) / max(deviation, 1e-12)
+            kernel, bias = kernel * np.float32(gain), -mean.numpy() * np.float32(gain)
+        layers[name] = kernel, bias
+        return decoder.convolve(values, tf.constant(kernel), tf.constant(bias))
+
+    scale = tf.sqrt(tf.reduce_mean(tf.square(features)))
+    decoder.decode(layer, convolution, features / tf.maximum(scale, 1e-12), switches)
+    return layers

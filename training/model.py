@@ -37,7 +37,8 @@ class Reconstruction(keras.Model):
     Weights learn best at values around 1, but features are in the hundreds and so are pixels.
     So the decoder is trained in units of its own: features divided by `feature_scale`, the last
     convolution's output times `PIXEL_SCALE`, plus `MEAN_RGB`. `decoder_layers` folds these units
-    into the weights. The encoder's weights are constants: they get no gradient.
+    into the weights. The encoder's weights are constants: they get no gradient. Kernels are kept as
+    matrices, (9 * in, out).
 
     `fit` takes batches of images; `evaluate` and validation take (images, counts), as `data`
     makes them. Each active term of the loss is a metric of its name, the weighted sum is `loss`.
@@ -96,8 +97,8 @@ class Reconstruction(keras.Model):
         self._decoder = {
             name: tuple(
                 self.add_weight(
-                    shape=array.shape,
-                    initializer=_given(array),
+                    shape=_as_matrix(array).shape,
+                    initializer=_given(_as_matrix(array)),
                     name=f"{name}_{part}",
                 )
                 for part, array in zip(("kernel", "bias"), initial_layers[name], strict=True)
@@ -178,7 +179,10 @@ class Reconstruction(keras.Model):
 
     def _folded(self):
         """{name: (kernel, bias)} with the units folded in: features in, pixels out."""
-        folded = {name: tuple(map(tf.convert_to_tensor, p)) for name, p in self._decoder.items()}
+        folded = {}
+        for name, (kernel, bias) in self._decoder.items():
+            kernel, bias = tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias)
+            folded[name] = tf.reshape(kernel, [3, 3, -1, bias.shape[0]]), bias
         first, last = self._convolutions[0], self._convolutions[-1]
         kernel, bias = folded[first]
         folded[first] = kernel / tf.convert_to_tensor(self.feature_scale), bias
@@ -199,7 +203,11 @@ class Reconstruction(keras.Model):
         weights = self._folded()
         last = self._convolutions[-1]
         weights = {**_cast(weights, dtype), last: weights[last]}
-        return features, decoder.decode(self.layer, weights, features, positions)
+
+        def convolution(values, name):
+            return decoder.convolve(values, *weights[name])
+
+        return features, decoder.decode(self.layer, convolution, features, positions)
 
     def _compare(self, images, dtype):
         """The weighted sum and the terms, each (B,)."""
@@ -227,6 +235,11 @@ def _has_several_workers():
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return False
     return len(strategy.cluster_resolver.cluster_spec().as_dict().get("worker", [])) > 1
+
+
+def _as_matrix(array):
+    """A kernel, (3, 3, in, out), as (9 * in, out): Muon is for matrices. A bias as it is."""
+    return array.reshape(-1, array.shape[-1]) if array.ndim == 4 else array
 
 
 def _given(array):

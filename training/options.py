@@ -3,7 +3,19 @@
 Nothing here needs TensorFlow.
 """
 
-__all__ = ["MULTI_SCALE_CROP", "PRECISIONS", "SPLITS", "STRATEGIES"]
+__all__ = [
+    "INITIAL_KERNELS",
+    "MULTI_SCALE_CROP",
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "SPLITS",
+    "STRATEGIES",
+]
+
+# What a decoder begins with: the encoder's kernels, turned round, or random ones.
+INITIAL_KERNELS = ("mirrored", "he_normal")
+
+OPTIMIZERS = ("adam", "muon")
 
 PRECISIONS = ("float32", "bfloat16")
 
