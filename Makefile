@@ -8,7 +8,7 @@ VENV := .venv
 # Hides TensorFlow's remarks on the processor and tensorflow_hub's on pkg_resources.
 RUN := TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS='ignore:pkg_resources' $(VENV)/bin/python
 
-# One variable for each flag of build_encoder.py and build_decoder.py; an empty one leaves the flag's default.
+# One variable for each flag of build_encoder.py, build_decoder.py and build_collection.py; an empty one leaves the flag's default.
 LAYER ?=
 WEIGHTS ?=
 SEED ?=
@@ -20,6 +20,11 @@ PUBLISHER ?=
 MODEL_VERSION ?=
 ASSET_URL ?=
 OVERWRITE ?= true
+
+# For training: the photographs, the folder of its runs, and further flags of train_decoder.py.
+PHOTOS ?=
+RUNS ?= runs
+TRAINING_FLAGS ?=
 
 # For a hub: what goes into the tree, the tree, and where it is served.
 ARTIFACTS ?= dist
@@ -34,21 +39,23 @@ REPOSITORY ?=
 PRIVATE ?= false
 DRY_RUN ?= false
 
-DECODER_FLAGS = --overwrite=$(OVERWRITE) \
-	$(if $(LAYER),--layer='$(LAYER)') \
-	$(if $(WEIGHTS),--weights='$(WEIGHTS)') \
-	$(if $(SEED),--seed='$(SEED)') \
+ARTIFACT_FLAGS = \
 	$(if $(DATASET),--dataset='$(DATASET)') \
 	$(if $(OUTPUT_DIR),--output_dir='$(OUTPUT_DIR)') \
 	$(if $(PUBLISHER),--publisher='$(PUBLISHER)') \
 	$(if $(MODEL_VERSION),--model_version='$(MODEL_VERSION)') \
 	$(if $(ASSET_URL),--asset_url='$(ASSET_URL)')
 
+DECODER_FLAGS = --overwrite=$(OVERWRITE) $(ARTIFACT_FLAGS) \
+	$(if $(LAYER),--layer='$(LAYER)') \
+	$(if $(WEIGHTS),--weights='$(WEIGHTS)') \
+	$(if $(SEED),--seed='$(SEED)')
+
 EXPORT_FLAGS = $(DECODER_FLAGS) \
 	$(if $(INDEX_DTYPE),--index_dtype='$(INDEX_DTYPE)') \
 	$(if $(POOLING),--pooling='$(POOLING)')
 
-.PHONY: help export decoder demo test bench tree serve kaggle huggingface lint lock clean
+.PHONY: help export decoder train collection demo test bench tree serve kaggle huggingface lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -59,9 +66,20 @@ export: $(VENV)/installed  ## build and check an encoder: make export LAYER=bloc
 decoder: $(VENV)/installed  ## build and check a decoder: make decoder LAYER=block3_conv2 WEIGHTS=decoder.h5
 	$(RUN) build_decoder.py $(DECODER_FLAGS)
 
-demo: $(VENV)/installed  ## the whole job without a download: seeded weights, a photograph, a picture to look at
+train: $(VENV)/installed  ## train a decoder: make train LAYER=block3_conv2 WEIGHTS=vgg19.h5 PHOTOS=folder
+	$(RUN) train_decoder.py --photos='$(PHOTOS)' --output_dir='$(RUNS)' \
+		$(if $(LAYER),--layer='$(LAYER)') $(if $(WEIGHTS),--weights='$(WEIGHTS)') $(if $(SEED),--seed='$(SEED)') \
+		$(TRAINING_FLAGS)
+
+collection: $(VENV)/installed  ## build all encoders and trained decoders: make collection WEIGHTS=vgg19.h5 PHOTOS=folder
+	$(RUN) build_collection.py --overwrite=$(OVERWRITE) --runs='$(RUNS)' \
+		$(if $(PHOTOS),--photos='$(PHOTOS)') $(if $(TRAINING_FLAGS),--training_flags='$(TRAINING_FLAGS)') \
+		$(if $(WEIGHTS),--weights='$(WEIGHTS)') $(if $(SEED),--seed='$(SEED)') $(ARTIFACT_FLAGS)
+
+demo: $(VENV)/installed  ## the whole job without a download: seeded weights, photographs, pictures to look at
 	$(RUN) build_encoder.py --overwrite --weights=random --output_dir=dist/demo
 	$(RUN) demo.py --archive=dist/demo/vgg19-block5-conv2/encoder.tar.gz --output_dir=dist/demo
+	$(RUN) demo_decoder.py --output_dir=dist/demo
 
 test: $(VENV)/installed  ## run the tests
 	$(RUN) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_FLAGS)
@@ -94,8 +112,8 @@ lock:  ## choose new pinned versions for requirements.txt from the ranges in pyp
 		--universal --python-version 3.10 --generate-hashes --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.txt
 
-clean:  ## remove everything the other targets made
-	rm -rf $(VENV) build dist runs .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove what the other targets made, but not what took training: runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: requirements.txt

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
@@ -10,9 +12,11 @@ from absl import app, flags, logging
 
 from export import hub_page, options, text
 
-__all__ = ["build", "define_artifact_flags", "fail", "run", "run_tensorflow"]
+__all__ = ["build", "define_artifact_flags", "fail", "run", "run_tensorflow", "step"]
 
 FLAGS = flags.FLAGS
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def define_artifact_flags() -> None:
@@ -102,6 +106,28 @@ def _reason(error: Exception) -> str:
     if "output_dir" in FLAGS and re.search("No space left|File too large|Disk quota", reason):
         reason += f". Make room in {FLAGS.output_dir}, or choose another --output_dir."
     return reason
+
+
+def step(script: str, *arguments: str) -> None:
+    """Runs another command of this repository, once it has been shown.
+
+    Args:
+      script: its file, such as "build_encoder.py".
+      arguments: its flags.
+
+    Raises:
+      ValueError: if it fails; it has said why then.
+    """
+    print(f"$ {shlex.join(['python', script, *arguments])}", flush=True)
+    with subprocess.Popen([sys.executable, os.path.join(_ROOT, script), *arguments]) as child:
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            child.terminate()  # From Ctrl-C it knows already; from SIGTERM it does not.
+            child.wait()
+            raise
+    if status:
+        raise ValueError(f"{script} ended with status {status}; what it says above is the reason.")
 
 
 def fail(name: str, reason: str) -> int:

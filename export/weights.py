@@ -12,7 +12,7 @@ import numpy as np
 
 from export import checksums, vgg19
 
-__all__ = ["Weights", "load", "load_decoder", "save"]
+__all__ = ["Weights", "check_pair", "layers_of", "load", "load_decoder", "save"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +51,31 @@ def load(source: str, layer: str, seed: int = 0) -> Weights:
       ValueError: if the download is impossible, or a file is missing, is not HDF5, is damaged,
         lacks a layer, has a layer of another shape, or holds values that are not finite.
     """
-    convolutions = [c for block in vgg19.blocks_up_to(layer) for c in block.convolutions]
+    convolutions = vgg19.convolutions(layer)
     if source == "imagenet":
         return Weights(_imagenet(convolutions), source)
     if source == "random":
         return Weights(_random(convolutions, seed), source, seed=seed)
     return _from_file(source, convolutions)
+
+
+def layers_of(source: str) -> tuple[str, ...]:
+    """Returns the layers, of `vgg19.LAYERS`, at which encoders with these weights can end.
+
+    Args:
+      source: as for `load`.
+
+    Raises:
+      ValueError: as `load`, if there is none.
+    """
+    if source in ("imagenet", "random"):
+        return vgg19.LAYERS
+    load(source, vgg19.LAYERS[0])
+    with h5py.File(source, "r") as file:
+        held = set(file.get("model_weights", file))
+    return tuple(
+        layer for layer in vgg19.LAYERS if all(c.name in held for c in vgg19.convolutions(layer))
+    )
 
 
 def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
@@ -70,10 +89,28 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
     Raises:
       ValueError: as `load`.
     """
-    convolutions = [c for block in vgg19.mirror(layer) for c in block.convolutions]
+    convolutions = vgg19.convolutions(layer, "decoder")
     if source == "random":
         return Weights(_random(convolutions, seed), source, seed=seed)
     return _from_file(source, convolutions)
+
+
+def check_pair(encoder: Weights, decoder: Weights, path: str) -> None:
+    """Checks that a decoder was trained for an encoder, as far as its file tells.
+
+    Args:
+      encoder, decoder: their weights.
+      path: the decoder's file, for the message.
+
+    Raises:
+      ValueError: if it says that it was trained for an encoder with other weights.
+    """
+    trained_for = (decoder.training or {}).get("encoder", {}).get("sha256")
+    found = {name: checksums.layer_sha256(*pair) for name, pair in encoder.layers.items()}
+    if trained_for not in (None, found):
+        raise ValueError(
+            f"{path} was trained for an encoder with other weights: pass those as --weights."
+        )
 
 
 def save(

@@ -1,5 +1,7 @@
 """The demonstration leaves a picture of every photograph, and says what it cannot read."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,3 +65,28 @@ def test_what_is_no_archive_gets_one_line(run_command, tmp_path):
     )
     assert result.returncode == 1
     assert "not a complete gzip-compressed tar archive" in result.stderr.splitlines()[-1]
+
+
+def test_a_decoder_is_trained_on_the_spot(run_command, tmp_path):
+    """With so few steps that it learns next to nothing; `make demo` shows the real thing."""
+    result = run_command(
+        "demo_decoder.py", "--layer=block1_conv2", "--steps=3", f"--output_dir={tmp_path}"
+    )
+    assert result.returncode == 0, result.stderr
+    said = re.search(
+        r"^mean absolute error of coffee.jpg, 0 to 255: (\d+\.\d+)$", result.stdout, re.MULTILINE
+    )
+    # That photograph was held out, and is the only one that was.
+    assert "photographs: 5 train, 1 validation, 0 test" in result.stdout
+    assert f"held out: 1 photographs, mean absolute error {said[1]} " in result.stdout
+    with Image.open(tmp_path / "reconstruction.png") as picture:
+        assert min(picture.size) >= 400
+        assert len(set(picture.convert("L").getdata())) > 50
+
+
+def test_a_decoder_that_cannot_be_made_gets_one_line(run_command, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    result = run_command("demo_decoder.py", f"--output_dir={tmp_path / 'file'}")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("demo_decoder: ")
+    assert "Traceback" not in result.stderr

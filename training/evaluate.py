@@ -143,7 +143,7 @@ def _evaluate():
 
     encoder = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
     decoder = weights.load_decoder(FLAGS.decoder, FLAGS.layer)
-    _check_encoder(encoder, decoder)
+    weights.check_pair(encoder, decoder, FLAGS.decoder)
     _check_output(FLAGS.output)
     paths = _paths()
     rows = []
@@ -182,19 +182,6 @@ def _paths():
             "pass --split=all, or a folder with more."
         )
     return sorted(paths)
-
-
-def _check_encoder(encoder, decoder):
-    """Raises ValueError if the decoder's file says that it was trained for another encoder."""
-    from export import checksums
-
-    trained_for = (decoder.training or {}).get("encoder", {}).get("sha256")
-    found = {name: checksums.layer_sha256(*pair) for name, pair in encoder.layers.items()}
-    if trained_for not in (None, found):
-        raise ValueError(
-            f"{FLAGS.decoder} was trained for an encoder with other weights: pass those as "
-            f"--weights. Received: --weights={FLAGS.weights}."
-        )
 
 
 def _check_output(path):
