@@ -74,7 +74,8 @@ train: $(VENV)/installed  ## train a decoder: make train LAYER=block3_conv2 WEIG
 collection: $(VENV)/installed  ## build all encoders and trained decoders: make collection WEIGHTS=vgg19.h5 PHOTOS=folder
 	$(RUN) build_collection.py --overwrite=$(OVERWRITE) --runs='$(RUNS)' \
 		$(if $(PHOTOS),--photos='$(PHOTOS)') $(if $(TRAINING_FLAGS),--training_flags='$(TRAINING_FLAGS)') \
-		$(if $(WEIGHTS),--weights='$(WEIGHTS)') $(if $(SEED),--seed='$(SEED)') $(ARTIFACT_FLAGS)
+		$(if $(WEIGHTS),--weights='$(WEIGHTS)') $(if $(SEED),--seed='$(SEED)') $(ARTIFACT_FLAGS) \
+		$(if $(LAYER),--layer='$(LAYER)')
 
 demo: $(VENV)/installed  ## the whole job without a download: seeded weights, photographs, pictures to look at
 	$(RUN) build_encoder.py --overwrite --weights=random --output_dir=dist/demo

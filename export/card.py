@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from export import checksums, hub_page, vgg19
+from export import checksums, hub_page, manifest, vgg19
 from export import text as text_module
 
 if TYPE_CHECKING:  # Whoever checks cards need not wait for TensorFlow.
@@ -135,6 +135,7 @@ def render_decoder(
         encoder_name=vgg19.encoder_name(layer),
         encoder_path=f"{asset_url.rstrip('/')}/{encoder}/encoder.tar.gz",
         inputs=outputs(layer, "int64 or int32"),
+        evaluation=manifest.evaluation(weights.training),
         training=[
             (_cell(key), _cell(value)) for key, value in _flatten("", weights.training or {})
         ],
@@ -171,7 +172,7 @@ def _flatten(beginning, values):
         if isinstance(value, dict):
             yield from _flatten(name, value)
         else:
-            yield name, value
+            yield name, f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _cell(value):

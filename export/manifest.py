@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -17,7 +18,7 @@ from export import __version__, archive, checksums, options, vgg19
 if TYPE_CHECKING:  # Whoever reads manifests need not wait for TensorFlow.
     from export.weights import Weights
 
-__all__ = ["check_archive", "check_model", "make", "read", "write"]
+__all__ = ["check_archive", "check_model", "evaluation", "make", "read", "write"]
 
 _VERSION = 1
 
@@ -73,6 +74,23 @@ def make(
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
+
+
+def evaluation(training: Mapping | None) -> dict[str, float]:
+    """Returns what the training of a decoder says of how good it is, as far as that is numbers.
+
+    Args:
+      training: as in `weights.Weights`.
+
+    Returns:
+      `photographs`, how many held out from training were measured, and the means over them:
+      `error`, the mean absolute one of a pixel, 0 to 255, `clipped_error`, `psnr`, `ssim`; or some
+      of these, or nothing.
+    """
+    found = (training or {}).get("evaluation")
+    if not isinstance(found, dict):
+        return {}
+    return {name: v for name, v in found.items() if type(v) in (int, float) and math.isfinite(v)}
 
 
 def write(manifest: dict, path: str) -> None:

@@ -77,7 +77,7 @@ class Module:
     @property
     def error(self) -> float | None:
         """A decoder's mean absolute error on pictures held out from training, 0 to 255."""
-        return ((self.manifest["weights"]["training"] or {}).get("evaluation") or {}).get("error")
+        return manifest.evaluation(self.manifest["weights"]["training"]).get("error")
 
     @property
     def archive_bytes(self) -> int:

@@ -27,7 +27,12 @@ def trained():
         )
         for name, (kernel, bias) in weights.load_decoder("random", LAYER, 5).layers.items()
     }
-    return layers, {"epochs": 3, "error": {"validation": 3.25}, "by `me`": "a|b\n<b>"}
+    return layers, {
+        "epochs": 3,
+        "validation": {"l1": 3.25},
+        "by `me`": "a|b\n<b>",
+        "evaluation": {"photographs": 1203, "error": 3.14159, "psnr": 30.0, "ssim": 0.95},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +152,10 @@ def test_the_card_keeps_the_hubs_rules(artifact):
     assert page.metadata["dataset"] == ["coco-2017"]
     assert page.metadata["asset-path"][0].endswith("/vgg19-block2-conv2-decoder/decoder.tar.gz")
     # What a file says of itself stays within its cell.
-    assert "| epochs | `3` |\n| error validation | `3.25` |\n| by _me_ | `a_b _b_` |\n" in text
+    assert "| epochs | `3` |\n| validation l1 | `3.25` |\n| by _me_ | `a_b _b_` |\n" in text
+    assert "| evaluation error | `3.14159` |\n" in text
+    assert "Its mean absolute error is 3.142 of 255 on 1,203 photographs that were held out" in text
+    assert "its PSNR 30.00 dB, its SSIM 0.9500.\n" in text
 
 
 def test_the_cards_code_runs_as_printed(artifact, build, serve, run_command, tmp_path):

@@ -613,3 +613,18 @@ def test_every_hash_counts(built, stated):
             place = changed["members"][section] if section in FILES else changed[section]
             place[key] = place[key] + 1 if key == "bytes" else "0" * 64
             difference(changed, built / "encoder.tar.gz")
+
+
+def test_of_an_evaluation_only_numbers_are_believed():
+    whole = {"photographs": 12, "error": 2.5, "psnr": 31.0}
+    assert manifest.evaluation({"evaluation": whole}) == whole
+    odd = {
+        "error": "2",
+        "psnr": float("nan"),
+        "ssim": None,
+        "clipped_error": True,
+        "photographs": 1,
+    }
+    assert manifest.evaluation({"evaluation": odd}) == {"photographs": 1}
+    for training in (None, {}, {"evaluation": None}, {"evaluation": [2.5]}):
+        assert manifest.evaluation(training) == {}

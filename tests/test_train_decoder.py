@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import train_decoder
 from export import checksums, weights
 from tests import photographs
 from tests.conftest import ROOT
@@ -332,3 +334,13 @@ def test_photos_must_be_given(run_command):
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("train_decoder: ") and "--photos" in line
+
+
+def test_the_document_explains_every_flag():
+    text = (ROOT / "docs" / "decoders.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `--(\w+)` \|([^|]*)\|", text, re.MULTILINE))
+    own = train_decoder.FLAGS.get_key_flags_for_module(train_decoder)
+    assert rows.keys() == {flag.name for flag in own}
+    for flag in own:
+        default = {None: "", False: "off"}.get(flag.default, f"`{flag.default}`")
+        assert rows[flag.name].strip() == default, flag.name

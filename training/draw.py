@@ -21,7 +21,15 @@ def reconstructions(
       decoded: {name: (H, W, 3)}, float32, RGB, values in [0, 255] or a little outside; the error,
         the mean absolute difference, is added to the name.
       detail: (y, x) of the upper left corner of the part.
+
+    Raises:
+      ValueError: if the photograph is smaller than that.
     """
+    if min(photograph.shape[:2]) < _DETAIL:
+        raise ValueError(
+            f"the photograph must have sides of at least {_DETAIL} pixels. "
+            f"Received: {photograph.shape[1]}x{photograph.shape[0]}."
+        )
     panels = {"photograph": photograph}
     for name, pixels in decoded.items():
         error = np.mean(np.abs(pixels - photograph.astype(np.float32)))
