@@ -21,8 +21,10 @@ MODEL_VERSION ?=
 ASSET_URL ?=
 OVERWRITE ?= true
 
-# For training: the photographs, the folder of its runs, and further flags of train_decoder.py.
+# For training: the photographs, what they are as a tag of the hub, the folder of the runs, and
+# further flags of train_decoder.py.
 PHOTOS ?=
+DECODER_DATASET ?=
 RUNS ?= runs
 TRAINING_FLAGS ?=
 
@@ -75,7 +77,7 @@ collection: $(VENV)/installed  ## build all encoders and trained decoders: make 
 	$(RUN) build_collection.py --overwrite=$(OVERWRITE) --runs='$(RUNS)' \
 		$(if $(PHOTOS),--photos='$(PHOTOS)') $(if $(TRAINING_FLAGS),--training_flags='$(TRAINING_FLAGS)') \
 		$(if $(WEIGHTS),--weights='$(WEIGHTS)') $(if $(SEED),--seed='$(SEED)') $(ARTIFACT_FLAGS) \
-		$(if $(LAYER),--layer='$(LAYER)')
+		$(if $(LAYER),--layer='$(LAYER)') $(if $(DECODER_DATASET),--decoder_dataset='$(DECODER_DATASET)')
 
 demo: $(VENV)/installed  ## the whole job without a download: seeded weights, photographs, pictures to look at
 	$(RUN) build_encoder.py --overwrite --weights=random --output_dir=dist/demo

@@ -40,6 +40,22 @@ def run_command():
     return run
 
 
+@pytest.fixture(scope="session")
+def defaults_of(run_command):
+    """Returns {name: default} of a command's flags; two commands cannot share a process."""
+
+    def run(module):
+        program = (
+            f"import json, {module} as m; own = m.FLAGS.get_key_flags_for_module(m);"
+            "print(json.dumps({flag.name: flag.default for flag in own}))"
+        )
+        result = run_command("-c", program)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+    return run
+
+
 # Runs a command in one process, once for each list of flags; with two devices for strategies.
 _MANY = """\
 import importlib, json, sys

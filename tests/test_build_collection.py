@@ -164,3 +164,16 @@ def test_train_decoder_takes_every_recipe(run_many, tmp_path):
     )
     with pytest.raises(ValueError, match="block6_conv2"):
         recipe.flags("block6_conv2", None)
+
+
+def test_make_collection_has_a_variable_for_every_flag(defaults_of):
+    names = defaults_of("build_collection").keys() - {"overwrite"}
+    variables = [f"{name.upper()}=some value" for name in names]
+    made = subprocess.run(
+        ["make", "--dry-run", "collection", *variables],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert {name for name in names if f"--{name}='some value'" not in made} == set()

@@ -17,7 +17,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import train_decoder
 from export import checksums, weights
 from tests import photographs
 from tests.conftest import ROOT
@@ -336,11 +335,11 @@ def test_photos_must_be_given(run_command):
     assert line.startswith("train_decoder: ") and "--photos" in line
 
 
-def test_the_document_explains_every_flag():
+def test_the_document_explains_every_flag(defaults_of):
     text = (ROOT / "docs" / "decoders.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `--(\w+)` \|([^|]*)\|", text, re.MULTILINE))
-    own = train_decoder.FLAGS.get_key_flags_for_module(train_decoder)
-    assert rows.keys() == {flag.name for flag in own}
-    for flag in own:
-        default = {None: "", False: "off"}.get(flag.default, f"`{flag.default}`")
-        assert rows[flag.name].strip() == default, flag.name
+    defaults = defaults_of("train_decoder")
+    assert rows.keys() == defaults.keys()
+    for name, default in defaults.items():
+        shown = "off" if default is False else f"`{default}`"
+        assert rows[name].strip() == ("" if default is None else shown), name
