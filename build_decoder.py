@@ -55,76 +55,27 @@ def main() -> int:
 
 def build() -> str:
     """Builds what the flags ask for and returns the artifact's folder."""
-    from export import (
-        archive,
-        artifact,
-        card,
-        checksums,
-        diagram,
-        manifest,
-        saved_model,
-        verify,
-        weights,
-    )
+    from export import artifact, assemble, saved_model, weights
     from export.decoder import Decoder
 
     directory = os.path.join(FLAGS.output_dir, vgg19.artifact_name(FLAGS.layer, "decoder"))
-    files = options.files("decoder")
-    with artifact.staged(directory, files, FLAGS.overwrite) as staging:
-        path = {name: os.path.join(staging, name) for name in (*files, "saved_model")}
-
+    with artifact.staged(directory, options.files("decoder"), FLAGS.overwrite) as staging:
         print(f"weights: {FLAGS.weights}", flush=True)
         loaded = weights.load_decoder(FLAGS.weights, FLAGS.layer, FLAGS.seed)
 
         print(f"decoder: {FLAGS.layer}", flush=True)
         decoder = Decoder(FLAGS.layer, loaded.layers)
 
-        print("archive: SavedModel, decoder.tar.gz", flush=True)
-        saved_model.save_decoder(decoder, path["saved_model"])
-        archive.pack(path["saved_model"], path["decoder.tar.gz"])
-
-        print("card: decoder.md, decoder.png", flush=True)
-        diagram.draw(FLAGS.layer, path["decoder.png"], "decoder")
-        text = card.render_decoder(
+        assemble.assemble(
+            staging,
+            "decoder",
             layer=FLAGS.layer,
             weights=loaded,
-            archive_path=path["decoder.tar.gz"],
-            publisher=FLAGS.publisher,
-            model_version=FLAGS.model_version,
-            asset_url=FLAGS.asset_url,
-            dataset=FLAGS.dataset,
+            save=lambda path: saved_model.save_decoder(decoder, path),
+            page=command.page_flags(),
+            flags=command.shaping_flags(),
         )
-        with open(path["decoder.md"], "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-
-        print("manifest: decoder.manifest.json, SHA256SUMS", flush=True)
-        content = manifest.make(
-            kind="decoder",
-            layer=FLAGS.layer,
-            weights=loaded,
-            archive_path=path["decoder.tar.gz"],
-            flags=_shaping_flags(),
-        )
-        manifest.write(content, path["decoder.manifest.json"])
-        checksums.write(staging, files[:-1])
-
-        print("verify:", flush=True)
-        verify.run_in_fresh_process(path["decoder.tar.gz"])
     return directory
-
-
-def _shaping_flags() -> dict[str, object]:
-    """The flags that a stranger would have to pass to get the same artifact, without any folder."""
-    shaping = {
-        name: FLAGS[name].value
-        for name in ("layer", "weights", "publisher", "model_version", "asset_url")
-    }
-    if FLAGS.weights == "random":
-        shaping["seed"] = FLAGS.seed
-    else:
-        shaping["weights"] = os.path.basename(FLAGS.weights)
-        shaping["dataset"] = FLAGS.dataset
-    return shaping
 
 
 if __name__ == "__main__":

@@ -61,25 +61,11 @@ def main() -> int:
 
 def build() -> str:
     """Builds what the flags ask for and returns the artifact's folder."""
-    from export import (
-        archive,
-        artifact,
-        card,
-        checksums,
-        diagram,
-        manifest,
-        saved_model,
-        verify,
-        weights,
-    )
+    from export import artifact, assemble, saved_model, weights
     from export.encoder import Encoder
 
     directory = os.path.join(FLAGS.output_dir, vgg19.artifact_name(FLAGS.layer, "encoder"))
     with artifact.staged(directory, options.files("encoder"), FLAGS.overwrite) as staging:
-        path = {
-            name: os.path.join(staging, name) for name in (*options.files("encoder"), "saved_model")
-        }
-
         print(f"weights: {FLAGS.weights}", flush=True)
         loaded = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
 
@@ -89,53 +75,18 @@ def build() -> str:
         )
         encoder = Encoder(FLAGS.layer, loaded.layers, FLAGS.index_dtype, FLAGS.pooling)
 
-        print("archive: SavedModel, encoder.tar.gz", flush=True)
-        saved_model.save(encoder, path["saved_model"])
-        archive.pack(path["saved_model"], path["encoder.tar.gz"])
-
-        print("card: encoder.md, encoder.png", flush=True)
-        diagram.draw(FLAGS.layer, path["encoder.png"])
-        text = card.render(
+        assemble.assemble(
+            staging,
+            "encoder",
             layer=FLAGS.layer,
+            weights=loaded,
+            save=lambda path: saved_model.save(encoder, path),
+            page=command.page_flags(),
+            flags=command.shaping_flags(),
             index_dtype=FLAGS.index_dtype,
             pooling=FLAGS.pooling,
-            weights=loaded,
-            archive_path=path["encoder.tar.gz"],
-            publisher=FLAGS.publisher,
-            model_version=FLAGS.model_version,
-            asset_url=FLAGS.asset_url,
-            dataset=FLAGS.dataset,
         )
-        with open(path["encoder.md"], "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-
-        print("manifest: encoder.manifest.json, SHA256SUMS", flush=True)
-        content = manifest.make(
-            layer=FLAGS.layer,
-            index_dtype=FLAGS.index_dtype,
-            pooling=FLAGS.pooling,
-            weights=loaded,
-            archive_path=path["encoder.tar.gz"],
-            flags=_shaping_flags(),
-        )
-        manifest.write(content, path["encoder.manifest.json"])
-        checksums.write(staging, options.files("encoder")[:-1])
-
-        print("verify:", flush=True)
-        verify.run_in_fresh_process(path["encoder.tar.gz"])
     return directory
-
-
-def _shaping_flags() -> dict[str, object]:
-    """The flags that a stranger would have to pass to get the same artifact, without any folder."""
-    names = ["layer", "weights", "index_dtype", "pooling", "publisher", "model_version"]
-    shaping = {name: FLAGS[name].value for name in [*names, "asset_url"]}
-    if FLAGS.weights == "random":
-        shaping["seed"] = FLAGS.seed
-    elif FLAGS.weights != "imagenet":
-        shaping["weights"] = os.path.basename(FLAGS.weights)
-        shaping["dataset"] = FLAGS.dataset
-    return shaping
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from export import checksums, hub_page, manifest, vgg19
+from export import checksums, hub_page, manifest, options, vgg19
 from export import text as text_module
 
 if TYPE_CHECKING:  # Whoever checks cards need not wait for TensorFlow.
     from export.weights import Weights
 
-__all__ = ["check", "code_blocks", "outputs", "render", "render_decoder"]
+__all__ = ["check", "code_blocks", "outputs", "render"]
 
 _ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 
@@ -36,6 +36,8 @@ _SOURCES = {
     "random": "**This module is untrained: its weights are random.**",
     "file": "This image {kind} carries weights from a file of its publisher",
 }
+# What they were trained on, where that follows.
+_DATASETS = {"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}
 _SECTIONS = ("## Overview", "## Usage", "## Training")
 
 
@@ -54,95 +56,67 @@ def outputs(layer: str, index_dtype: str) -> list[dict[str, str]]:
 
 
 def render(
+    kind: str,
     *,
     layer: str,
-    index_dtype: str,
-    pooling: str,
     weights: "Weights",
     archive_path: str,
     publisher: str,
     model_version: int,
     asset_url: str,
     dataset: str,
+    index_dtype: str | None = None,
+    pooling: str | None = None,
 ) -> str:
-    """Returns the card of a built encoder, in Markdown.
+    """Returns the card of a built module, in Markdown.
 
     Args:
+      kind: one of `options.KINDS`.
       layer: one of `vgg19.LAYERS`.
-      index_dtype: "int64" or "int32".
-      pooling: what finds the maxima, "argmax" or "xla".
-      weights: what the encoder was built from.
+      weights: what the module was built from.
       archive_path: path of the finished archive; its size and SHA-256 go into the card.
       publisher: the hub's name for the publisher: lower-case letters, digits, hyphens.
       model_version: a whole number from 1.
-      asset_url: where the artifacts' folders will lie.
+      asset_url: where the artifacts' folders will lie, those of encoders and of decoders.
       dataset: what weights from a file were trained on, a dataset tag of the hub; "other" if it
         is not known. For other weights it follows from their source.
+      index_dtype: of an encoder, "int64" or "int32".
+      pooling: what finds an encoder's maxima, "argmax" or "xla".
     """
+    folders = {k: f"{asset_url.rstrip('/')}/{vgg19.artifact_name(layer, k)}" for k in options.KINDS}
     blocks = vgg19.blocks_up_to(layer)
-    return _render(
-        "encoder",
-        layer,
-        weights=weights,
-        archive_path=archive_path,
-        publisher=publisher,
-        model_version=model_version,
-        asset_url=asset_url,
-        dataset={"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}.get(
-            weights.source, dataset
-        ),
-        name=vgg19.encoder_name(layer),
-        pooling=pooling,
-        engine=_ENGINES[pooling],
-        channels=blocks[-1].channels,
-        outputs=outputs(layer, index_dtype),
-    )
-
-
-def render_decoder(
-    *,
-    layer: str,
-    weights: "Weights",
-    archive_path: str,
-    publisher: str,
-    model_version: int,
-    asset_url: str,
-    dataset: str,
-) -> str:
-    """Returns the card of a built decoder, in Markdown.
-
-    Args:
-      layer: one of `vgg19.LAYERS`.
-      weights: what the decoder was built from.
-      archive_path: path of the finished archive; its size and SHA-256 go into the card.
-      publisher: the hub's name for the publisher: lower-case letters, digits, hyphens.
-      model_version: a whole number from 1.
-      asset_url: where the artifacts' folders will lie, the encoder's too.
-      dataset: what weights from a file were trained on, a dataset tag of the hub; "other" if it
-        is not known.
-    """
-    encoder = vgg19.artifact_name(layer, "encoder")
-    return _render(
-        "decoder",
-        layer,
-        weights=weights,
-        archive_path=archive_path,
-        publisher=publisher,
-        model_version=model_version,
-        asset_url=asset_url,
-        dataset="other" if weights.source == "random" else dataset,
-        name=vgg19.decoder_name(layer),
-        encoder_name=vgg19.encoder_name(layer),
-        encoder_path=f"{asset_url.rstrip('/')}/{encoder}/encoder.tar.gz",
-        inputs=outputs(layer, "int64 or int32"),
-        evaluation=manifest.evaluation(weights.training),
-        training=[
-            (_cell(key), _cell(value)) for key, value in _flatten("", weights.training or {})
-        ],
-    )
-
-
-def _render(kind, layer, *, asset_url, archive_path, **values):
+    values = {
+        "layer": layer,
+        "weights": weights,
+        "publisher": publisher,
+        "model_version": model_version,
+        "dataset": _DATASETS.get(weights.source, dataset),
+        "pooled": [block for block in blocks if block.pooled],
+        "downsampling": vgg19.downsampling(layer),
+        "variable_count": 2 * len(vgg19.convolutions(layer, kind)),
+        "parameter_count": vgg19.count_parameters(layer, kind),
+        "asset_path": f"{folders[kind]}/{kind}.tar.gz",
+        "picture_url": f"{folders[kind]}/{kind}.png",
+        "archive": checksums.file_digest(archive_path),
+    }
+    if kind == "encoder":
+        values |= {
+            "name": vgg19.encoder_name(layer),
+            "pooling": pooling,
+            "engine": _ENGINES[pooling],
+            "channels": blocks[-1].channels,
+            "outputs": outputs(layer, index_dtype),
+        }
+    else:
+        training = weights.training or {}
+        values |= {
+            "name": vgg19.decoder_name(layer),
+            "encoder_name": vgg19.encoder_name(layer),
+            "encoder_path": f"{folders['encoder']}/encoder.tar.gz",
+            "inputs": outputs(layer, "int64 or int32"),
+            "evaluation": manifest.evaluation(training),
+            "training": [(_cell(key), _cell(value)) for key, value in _flatten("", training)],
+        }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_ASSETS),
         undefined=jinja2.StrictUndefined,
@@ -151,18 +125,7 @@ def _render(kind, layer, *, asset_url, archive_path, **values):
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML; every value is checked or computed here.
     )
-    folder_url = f"{asset_url.rstrip('/')}/{vgg19.artifact_name(layer, kind)}"
-    return environment.get_template(f"{kind}.md").render(
-        layer=layer,
-        pooled=[block for block in vgg19.blocks_up_to(layer) if block.pooled],
-        downsampling=vgg19.downsampling(layer),
-        variable_count=2 * len(vgg19.convolutions(layer, kind)),
-        parameter_count=vgg19.count_parameters(layer, kind),
-        asset_path=f"{folder_url}/{kind}.tar.gz",
-        picture_url=f"{folder_url}/{kind}.png",
-        archive=checksums.file_digest(archive_path),
-        **values,
-    )
+    return environment.get_template(f"{kind}.md").render(values)
 
 
 def _flatten(beginning, values):

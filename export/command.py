@@ -12,9 +12,20 @@ from absl import app, flags, logging
 
 from export import hub_page, options, text
 
-__all__ = ["build", "define_artifact_flags", "fail", "run", "run_tensorflow", "step"]
+__all__ = [
+    "build",
+    "define_artifact_flags",
+    "fail",
+    "page_flags",
+    "run",
+    "run_tensorflow",
+    "shaping_flags",
+    "step",
+]
 
 FLAGS = flags.FLAGS
+
+_PAGE = ("publisher", "model_version", "asset_url", "dataset")
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -50,6 +61,24 @@ def define_artifact_flags() -> None:
         lambda value: re.fullmatch(options.ASSET_URL, value, re.ASCII),
         message="must be an http or https URL",
     )
+
+
+def page_flags() -> dict[str, object]:
+    """Returns the flags that only the card shows, by name."""
+    return {name: FLAGS[name].value for name in _PAGE}
+
+
+def shaping_flags() -> dict[str, object]:
+    """Returns what a stranger would have to pass to get the same artifact, without any folder."""
+    names = ("layer", "weights", "index_dtype", "pooling", *_PAGE)
+    shaping = {name: FLAGS[name].value for name in names if name in FLAGS}
+    if FLAGS.weights in ("imagenet", "random"):
+        del shaping["dataset"]
+    else:
+        shaping["weights"] = os.path.basename(FLAGS.weights)
+    if FLAGS.weights == "random":
+        shaping["seed"] = FLAGS.seed
+    return shaping
 
 
 def build(name: str, make: Callable[[], str], files: Sequence[str]) -> int:

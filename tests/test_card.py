@@ -36,7 +36,7 @@ def render(archive, layer="block5_conv2", source="random", **changes):
         "asset_url": "https://example.com/models",
         "dataset": "other",
     }
-    return card.render(**{**arguments, **changes})
+    return card.render("encoder", **{**arguments, **changes})
 
 
 def check(text, archive, layer="block5_conv2", index_dtype="int64", pooling="argmax"):
