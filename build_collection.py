@@ -9,7 +9,8 @@ For each layer that the weights reach:
     build_decoder.py    -> OUTPUT_DIR/vgg19-blockK-conv2-decoder/
 
 and then publish.tree, which lays all of them out in OUTPUT_DIR/hub/, with a page that lists them
-and the measured errors of the decoders. Interrupted, the same command goes on where it was.
+and the measured errors of the decoders. Interrupted, the same command goes on where it was: what
+is built is not built again, unless --overwrite says so.
 """
 
 import os
@@ -17,20 +18,12 @@ import shlex
 
 from absl import flags
 
-from export import command, vgg19
+from export import command, hub_page, vgg19
 
 FLAGS = flags.FLAGS
 _NAME = "build_collection"
 
-flags.DEFINE_string(
-    "weights",
-    "imagenet",
-    "The encoders': `imagenet` (downloaded by keras.applications), `random`, or the path of an "
-    ".h5 file in the layout of Keras' published VGG19 files.",
-)
-flags.DEFINE_integer(
-    "seed", 0, "The seed for --weights=random.", lower_bound=0, upper_bound=2**63 - 1
-)
+command.define_weights_flags()
 flags.DEFINE_multi_enum(
     "layer", None, vgg19.LAYERS, "A layer to build; may be repeated. Default: all in the weights."
 )
@@ -49,7 +42,26 @@ flags.DEFINE_string(
 command.define_artifact_flags()
 flags.adopt_module_key_flags(command)  # So that --help tells them.
 
-flags.register_validator("weights", bool, message="must not be empty")
+flags.register_validator(
+    "decoder_dataset",
+    lambda value: value in hub_page.tags()["dataset"],
+    message="must be a dataset tag of the hub; assets/hub_tags.json lists them",
+)
+flags.register_validator(
+    "photos",
+    lambda value: value is None or os.path.isdir(value),
+    message="must be a folder with photographs",
+)
+flags.register_multi_flags_validator(
+    ["weights", "seed"],
+    lambda values: values["weights"] == "random" or not FLAGS["seed"].present,
+    message="--seed goes with --weights=random only",
+)
+flags.register_multi_flags_validator(
+    ["weights", "dataset"],
+    lambda values: values["weights"] not in ("imagenet", "random") or not FLAGS["dataset"].present,
+    message="--dataset goes with --weights=PATH only; for other weights it is known",
+)
 
 
 def main() -> int:
@@ -62,18 +74,18 @@ def build() -> None:
     """Builds what the flags ask for."""
     from export import weights
     from publish import tree
-    from training import recipe
 
+    training_flags = shlex.split(FLAGS.training_flags)
     reached = weights.layers_of(FLAGS.weights)
-    layers = [layer for layer in reached if not FLAGS.layer or layer in FLAGS.layer]
     lacking = [layer for layer in FLAGS.layer or () if layer not in reached]
     if lacking:
         raise ValueError(
             f"--weights={FLAGS.weights} reaches to {reached[-1]} only: leave out "
             f"--layer={lacking[0]}, or pass other weights."
         )
-    decoders = {layer: _decoder_path(layer) for layer in layers}
-    untrained = [layer for layer, path in decoders.items() if not _is_trained(layer, path)]
+    layers = [layer for layer in reached if not FLAGS.layer or layer in FLAGS.layer]
+    trained = {layer: path for layer in reached if (path := _trained(layer))}
+    untrained = [layer for layer in layers if layer not in trained]
     if untrained and FLAGS.photos is None:
         raise ValueError(
             f"{FLAGS.runs} holds no trained decoder for {', '.join(untrained)}: pass "
@@ -81,54 +93,97 @@ def build() -> None:
         )
     print(f"layers: {', '.join(layers)}; to be trained: {', '.join(untrained) or 'none'}")
 
-    source = [f"--weights={FLAGS.weights}"]
-    if FLAGS.weights == "random":
-        source.append(f"--seed={FLAGS.seed}")
-    artifact = [
-        f"--output_dir={FLAGS.output_dir}",
-        f"--overwrite={str(FLAGS.overwrite).lower()}",
-        f"--publisher={FLAGS.publisher}",
-        f"--model_version={FLAGS.model_version}",
-        f"--asset_url={FLAGS.asset_url}",
-    ]
-    is_file = FLAGS.weights not in ("imagenet", "random")
-    encoder_dataset = [f"--dataset={FLAGS.dataset}"] if is_file else []
-    shallower = None
+    built = []
     for layer in layers:
-        at = f"--layer={layer}"
-        command.step("build_encoder.py", at, *source, *encoder_dataset, *artifact)
+        built.append(_build("encoder", layer, FLAGS.weights))
         if layer in untrained:
-            command.step(
-                "train_decoder.py",
-                *source,
-                f"--photos={FLAGS.photos}",
-                f"--output_dir={FLAGS.runs}",
-                *recipe.flags(layer, shallower),
-                *shlex.split(FLAGS.training_flags),
-            )
-        shallower = decoders[layer]
-        dataset = f"--dataset={FLAGS.decoder_dataset}"
-        command.step("build_decoder.py", at, f"--weights={shallower}", dataset, *artifact)
+            trained[layer] = _train(layer, trained, training_flags)
+        built.append(_build("decoder", layer, trained[layer]))
     hub = os.path.join(FLAGS.output_dir, "hub")
-    for module in tree.add(FLAGS.output_dir, hub, FLAGS.overwrite):
+    for module in tree.add(built, hub, FLAGS.overwrite):
         error = "" if module.error is None else f", error {module.error:.3f}"
         print(f"{module.page.name}: {module.archive_bytes:,} bytes{error}")
     print(f"done: {hub}")
 
 
-def _decoder_path(layer):
-    return os.path.join(FLAGS.runs, vgg19.artifact_name(layer, "decoder"), "decoder.h5")
-
-
-def _is_trained(layer, path):
-    """Whether there is a trained decoder; ValueError if it is one of other weights."""
+def _trained(layer):
+    """The path of the trained decoder, or None; ValueError if it is one of other weights."""
     from export import weights
+    from training import run
 
-    if not os.path.exists(path):
-        return False
+    found = run.Run(FLAGS.runs, layer)
+    if not found.is_finished():
+        return None
     encoder = weights.load(FLAGS.weights, layer, FLAGS.seed)
-    weights.check_pair(encoder, weights.load_decoder(path, layer), path)
-    return True
+    weights.check_pair(encoder, weights.load_decoder(found.decoder, layer), found.decoder)
+    return found.decoder
+
+
+def _train(layer, trained, training_flags):
+    """Trains a decoder, from that of the layer before if there is one, and returns its path."""
+    from training import recipe, run
+
+    number = vgg19.LAYERS.index(layer)
+    before = trained.get(vgg19.LAYERS[number - 1]) if number else None
+    command.step(
+        "train_decoder.py",
+        *_encoder_flags(),
+        f"--photos={FLAGS.photos}",
+        f"--output_dir={FLAGS.runs}",
+        *recipe.flags(layer, before),
+        *training_flags,
+    )
+    return run.Run(FLAGS.runs, layer).decoder
+
+
+def _build(kind, layer, weights):
+    """Builds an encoder or a decoder, unless it is there already, and returns its folder."""
+    folder = os.path.join(FLAGS.output_dir, vgg19.artifact_name(layer, kind))
+    page = {name: str(value) for name, value in command.page_flags().items()}
+    if kind == "decoder":
+        page["dataset"] = FLAGS.decoder_dataset
+    elif FLAGS.weights in ("imagenet", "random"):
+        del page["dataset"]  # It is known.
+    if not FLAGS.overwrite and _is_built(folder, layer, weights, page):
+        print(f"built already: {folder}", flush=True)
+        return folder
+    command.step(
+        f"build_{kind}.py",
+        f"--layer={layer}",
+        *(_encoder_flags() if kind == "encoder" else [f"--weights={weights}"]),
+        *(f"--{name}={value}" for name, value in page.items()),
+        f"--output_dir={FLAGS.output_dir}",
+        *(["--overwrite"] if FLAGS.overwrite else []),
+    )
+    return folder
+
+
+def _is_built(folder, layer, weights_source, page):
+    """Whether a folder holds the complete artifact of these weights, with this on its card."""
+    from export import checksums, weights
+    from publish import tree
+
+    if not os.path.isdir(folder):
+        return False
+    try:
+        module = tree.read_module(folder)
+    except ValueError:
+        return False
+    load = weights.load if module.kind == "encoder" else weights.load_decoder
+    loaded = load(weights_source, layer, FLAGS.seed)
+    digests = {name: checksums.layer_sha256(*pair) for name, pair in loaded.layers.items()}
+    stated = module.manifest["flags"]
+    return (
+        module.manifest["layer"] == layer
+        and module.manifest["weights"]["layers"] == digests
+        and module.manifest["weights"]["file_sha256"] == loaded.file_sha256
+        and all(str(stated.get(name)) == value for name, value in page.items())
+    )
+
+
+def _encoder_flags():
+    seed = [f"--seed={FLAGS.seed}"] if FLAGS.weights == "random" else []
+    return [f"--weights={FLAGS.weights}", *seed]
 
 
 if __name__ == "__main__":

@@ -32,13 +32,12 @@ def main() -> int:
 
 def demonstrate() -> None:
     """Builds, trains, decodes, draws, and prints the error."""
-    from training import recipe
+    from training import recipe, run
 
     photos = os.path.join(FLAGS.output_dir, "photographs")
     shown = _write_photographs(photos)
     output = ["--overwrite", f"--output_dir={FLAGS.output_dir}"]
     runs = os.path.join(FLAGS.output_dir, "runs")
-    folder = os.path.join(runs, vgg19.artifact_name(FLAGS.layer, "decoder"))
 
     command.step(
         "build_encoder.py", f"--layer={FLAGS.layer}", f"--weights={FLAGS.weights}", *output
@@ -57,7 +56,7 @@ def demonstrate() -> None:
     command.step(
         "build_decoder.py",
         f"--layer={FLAGS.layer}",
-        f"--weights={os.path.join(folder, 'decoder.h5')}",
+        f"--weights={run.Run(runs, FLAGS.layer).decoder}",
         *output,
     )
     _show(shown, os.path.join(FLAGS.output_dir, "reconstruction.png"))
@@ -82,7 +81,7 @@ def _show(photograph, path):
     import tensorflow as tf
     import tensorflow_hub as hub
 
-    from export import archive
+    from export import archive, padding
     from training import data, draw
 
     loaded = {}
@@ -91,10 +90,7 @@ def _show(photograph, path):
         with tempfile.TemporaryDirectory() as directory:
             archive.unpack(os.path.join(folder, f"{kind}.tar.gz"), directory)
             loaded[kind] = hub.load(directory)
-    multiple = vgg19.downsampling(FLAGS.layer)
-    picture = data.decode_picture(photograph).numpy()
-    height, width = (side // multiple * multiple for side in picture.shape[:2])
-    picture = picture[:height, :width]
+    picture = padding.cut(data.decode_picture(photograph).numpy(), vgg19.downsampling(FLAGS.layer))
 
     images = tf.constant(picture[np.newaxis], tf.float32)  # (1, H, W, 3)
     decoded = loaded["decoder"](loaded["encoder"](images))[0].numpy()

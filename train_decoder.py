@@ -14,6 +14,7 @@ Interrupted and started again with the same flags, it goes on after the last fin
 """
 
 import contextlib
+import json
 import math
 import os
 import sys
@@ -27,12 +28,7 @@ FLAGS = flags.FLAGS
 _NAME = "train_decoder"
 
 flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which the encoder ends.")
-flags.DEFINE_string(
-    "weights",
-    "imagenet",
-    "The encoder's: `imagenet` (downloaded by keras.applications), `random`, or the path of an "
-    ".h5 file in the layout of Keras' published VGG19 files.",
-)
+command.define_weights_flags()
 flags.DEFINE_string("photos", None, "The folder with the photographs.", required=True)
 flags.DEFINE_string("output_dir", "runs", "The folder in which the run's folder is made.")
 flags.DEFINE_integer("epochs", 10, "How many epochs.", lower_bound=1)
@@ -45,9 +41,6 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("batch_size", 8, "How many photographs each step takes.", lower_bound=1)
 flags.DEFINE_integer(
     "crop", 256, "The side of the random part taken of each photograph, in pixels.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "seed", 0, "Of random weights, order, crops and flips.", lower_bound=0, upper_bound=2**63 - 1
 )
 flags.DEFINE_enum(
     "optimizer",
@@ -106,7 +99,11 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("overwrite", False, "Whether to replace a finished run, or one with other flags.")
 
-flags.register_validator("weights", bool, message="must not be empty")
+flags.adopt_module_key_flags(command)  # So that --help tells them.
+
+flags.register_validator("photos", bool, message="must be a folder with photographs")
+for _name in ("learning_rate", "final_learning_rate", "warm_up", *options.LOSS_WEIGHTS):
+    flags.register_validator(_name, math.isfinite, message="must be a finite number")
 flags.register_multi_flags_validator(
     ["layer", "crop"],
     lambda values: values["crop"] % vgg19.downsampling(values["layer"]) == 0,
@@ -119,14 +116,18 @@ flags.register_multi_flags_validator(
     "or pass --ms_ssim_weight=0 to do without it",
 )
 flags.register_multi_flags_validator(
-    ["l1_weight", "l2_weight", "ms_ssim_weight", "perceptual_weight"],
+    options.LOSS_WEIGHTS,
     lambda values: any(values.values()),
     message="at least one of the weights of the loss must be above 0",
 )
 
-_SHAPING = """layer weights photos epochs steps_per_epoch batch_size crop seed optimizer
-    learning_rate final_learning_rate warm_up l1_weight l2_weight ms_ssim_weight perceptual_weight
-    precision initial_kernels initial_weights strategy evaluation_pictures""".split()
+# What a run depends on; files and folders besides, by their content.
+_SHAPING = (
+    *"layer epochs batch_size crop seed optimizer learning_rate final_learning_rate".split(),
+    *"warm_up precision initial_kernels strategy".split(),
+    *options.LOSS_WEIGHTS,
+)
+_PATHS = ("weights", "photos", "initial_weights")
 
 _SAMPLES = 4  # pictures, drawn after each epoch
 
@@ -149,22 +150,26 @@ def train() -> str:
     from export import weights
     from training import callbacks, data, run
 
-    distribution.check_batch_size(strategy, FLAGS.batch_size)
-    print(f"weights: {FLAGS.weights}", flush=True)
-    encoder = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
-    splits = data.usable_splits(FLAGS.photos)
-    steps = FLAGS.steps_per_epoch or -(-len(splits["train"]) // FLAGS.batch_size)
-    settings = _settings(encoder, splits, steps)
-
-    folder = run.Run(os.path.join(FLAGS.output_dir, f"{vgg19.model_name(FLAGS.layer)}-decoder"))
-    with folder.locked() if chief else contextlib.nullcontext():
+    folder = run.Run(FLAGS.output_dir, FLAGS.layer)
+    with contextlib.ExitStack() as stack:
         with distribution.together(strategy):
+            distribution.check_batch_size(strategy, FLAGS.batch_size)
+            print(f"weights: {FLAGS.weights}", flush=True)
+            encoder = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
+            splits = data.usable_splits(FLAGS.photos)
+            steps = FLAGS.steps_per_epoch or -(-len(splits["train"]) // FLAGS.batch_size)
+            settings = _settings(encoder, splits, steps)
+            if chief:
+                stack.enter_context(folder.locked())
             resumed = folder.check(settings, FLAGS.overwrite) if chief else True
             feature_scale, layers = _start(encoder.layers, splits["train"])
             if not resumed:
                 folder.begin(settings)
+        number = int(_sha256(json.dumps(settings))[:6], 16)
+        distribution.same(strategy, "what is to be trained", number)
         # Only now: worker 0 may have removed what an earlier run left.
         first = callbacks.finished_epochs(folder.backup)
+        distribution.same(strategy, "how many epochs are behind them", first)
         if first:
             print(f"resumed: after epoch {first}", flush=True)
         if chief:
@@ -188,7 +193,8 @@ def train() -> str:
         print(f"decoder: SHA-256 {_digest(layers)}", flush=True)
         with distribution.together(strategy):
             if chief:
-                training = _training(encoder, model, settings, folder.last_metrics())
+                training = _training(encoder, splits, model, settings, folder.last_metrics())
+                weights.save(folder.decoder, layers, training)
                 training["evaluation"] = _evaluation(encoder.layers, layers, splits)
                 weights.save(folder.decoder, layers, training)
                 folder.end()
@@ -273,7 +279,7 @@ def _evaluation(encoder_layers, layers, splits):
         f"(published: {published:.3f})",
         flush=True,
     )
-    # JSON has no NaN, which SSIM is when all are tiny, nor infinity.
+    # JSON has no NaN, which all are without a picture, and SSIM is for tiny ones; nor infinity.
     return {
         "photographs": len(rows),
         **{name: value for name, value in means.items() if math.isfinite(value)},
@@ -283,38 +289,56 @@ def _evaluation(encoder_layers, layers, splits):
 def _digest(layers):
     from export import checksums
 
-    digests = "".join(checksums.layer_sha256(*pair) for pair in layers.values())
-    return checksums.digest(digests.encode())["sha256"]
+    return _sha256("".join(checksums.layer_sha256(*pair) for pair in layers.values()))
+
+
+def _sha256(text):
+    from export import checksums
+
+    return checksums.digest(text.encode(errors="surrogateescape"))["sha256"]
 
 
 def _settings(encoder, splits, steps):
     """All on which the result depends, to be compared when a run is gone on with."""
-    from export import checksums
-
-    digests = {name: checksums.layer_sha256(*pair) for name, pair in encoder.layers.items()}
+    named = sorted(
+        f"{os.path.basename(path)} {os.path.getsize(path)}"
+        for paths in splits.values()
+        for path in paths
+    )
     return {
         **{name: FLAGS[name].value for name in _SHAPING},
         "steps_per_epoch": steps,
-        "photographs": {split: len(paths) for split, paths in splits.items()},
-        "encoder_sha256": digests,
+        "encoder_sha256": _digest(encoder.layers),
+        "photographs_sha256": _sha256("\n".join(named)),
+        "initial_weights_sha256": _file_sha256(FLAGS.initial_weights),
     }
 
 
-def _training(encoder, model, settings, metrics):
+def _file_sha256(path):
+    from export import checksums
+
+    try:
+        return path and checksums.file_digest(path)["sha256"]
+    except OSError:
+        return None  # Whoever reads it says what is wrong with it.
+
+
+def _training(encoder, splits, model, settings, metrics):
     """What decoder.h5 says of how it was trained, without any folder."""
     import keras
 
-    settings = dict(settings)
-    for name in ("photos", "weights", "initial_weights"):
-        settings[name] = settings[name] and os.path.basename(os.path.normpath(settings[name]))
-    digests = settings.pop("encoder_sha256")
-    photographs = settings.pop("photographs")
+    from export import checksums
+
+    digests = {name: checksums.layer_sha256(*pair) for name, pair in encoder.layers.items()}
+    paths = {name: FLAGS[name].value for name in _PATHS}
     return {
         "layer": FLAGS.layer,
         "encoder": {"source": encoder.source, "seed": encoder.seed, "sha256": digests},
-        "flags": settings,
-        "photographs": photographs,
-        "epochs": FLAGS.epochs,
+        "flags": {
+            **{n: path and os.path.basename(os.path.normpath(path)) for n, path in paths.items()},
+            **{name: value for name, value in settings.items() if name != "encoder_sha256"},
+        },
+        "photographs": {split: len(found) for split, found in splits.items()},
         "steps": FLAGS.epochs * settings["steps_per_epoch"],
         "feature_scale": float(keras.ops.convert_to_numpy(model.feature_scale)),
         "validation": {

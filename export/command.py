@@ -15,6 +15,7 @@ from export import hub_page, options, text
 __all__ = [
     "build",
     "define_artifact_flags",
+    "define_weights_flags",
     "fail",
     "page_flags",
     "run",
@@ -61,6 +62,20 @@ def define_artifact_flags() -> None:
         lambda value: re.fullmatch(options.ASSET_URL, value, re.ASCII),
         message="must be an http or https URL",
     )
+
+
+def define_weights_flags() -> None:
+    """Defines the flags that say which encoder it is about: --weights and --seed."""
+    flags.DEFINE_string(
+        "weights",
+        "imagenet",
+        "The encoder's: `imagenet` (downloaded by keras.applications), `random`, or the path of "
+        "an .h5 file in the layout of Keras' published VGG19 files.",
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "The seed for --weights=random.", lower_bound=0, upper_bound=2**63 - 1
+    )
+    flags.register_validator("weights", bool, message="must not be empty")
 
 
 def page_flags() -> dict[str, object]:
@@ -148,11 +163,14 @@ def step(script: str, *arguments: str) -> None:
       ValueError: if it fails; it has said why then.
     """
     print(f"$ {shlex.join(['python', script, *arguments])}", flush=True)
-    with subprocess.Popen([sys.executable, os.path.join(_ROOT, script), *arguments]) as child:
+    # In a session of its own, so that Ctrl-C does not come twice: from the terminal and from here.
+    with subprocess.Popen(
+        [sys.executable, os.path.join(_ROOT, script), *arguments], start_new_session=True
+    ) as child:
         try:
             status = child.wait()
         except KeyboardInterrupt:
-            child.terminate()  # From Ctrl-C it knows already; from SIGTERM it does not.
+            child.terminate()
             child.wait()
             raise
     if status:

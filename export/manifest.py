@@ -87,8 +87,8 @@ def evaluation(training: Mapping | None) -> dict[str, float]:
       `error`, the mean absolute one of a pixel, 0 to 255, `clipped_error`, `psnr`, `ssim`; or some
       of these, or nothing.
     """
-    found = (training or {}).get("evaluation")
-    if not isinstance(found, dict):
+    found = training.get("evaluation") if isinstance(training, Mapping) else None
+    if not isinstance(found, Mapping):
         return {}
     return {name: v for name, v in found.items() if type(v) in (int, float) and math.isfinite(v)}
 

@@ -6,7 +6,7 @@ it back. Only sides that are multiples of 2^(K-1) come through whole.
 
 import tensorflow as tf
 
-__all__ = ["crop", "pad_by_reflection"]
+__all__ = ["crop", "cut", "pad_by_reflection"]
 
 
 def pad_by_reflection(images: tf.Tensor, multiple: int) -> tf.Tensor:
@@ -34,6 +34,20 @@ def pad_by_reflection(images: tf.Tensor, multiple: int) -> tf.Tensor:
         place = place % period
         images = tf.gather(images, tf.minimum(place, period - place), axis=axis)
     return images
+
+
+def cut(picture: tf.Tensor, multiple: int) -> tf.Tensor:
+    """Returns a picture without what lies below and to the right of the last whole multiple.
+
+    Args:
+      picture: (H, W, C), any dtype; an array comes back as an array.
+      multiple: as for `pad_by_reflection`.
+
+    Returns:
+      (H', W', C), H' and W' the multiples before, 0 for sides that are less than one.
+    """
+    height, width = (side // multiple * multiple for side in picture.shape[:2])
+    return picture[:height, :width]
 
 
 def crop(padded: tf.Tensor, images: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """Where weights come from: Keras' ImageNet download, an .h5 file, or a seed; and where they go."""
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -105,7 +106,8 @@ def check_pair(encoder: Weights, decoder: Weights, path: str) -> None:
     Raises:
       ValueError: if it says that it was trained for an encoder with other weights.
     """
-    trained_for = (decoder.training or {}).get("encoder", {}).get("sha256")
+    stated = (decoder.training or {}).get("encoder")
+    trained_for = stated.get("sha256") if isinstance(stated, dict) else None
     found = {name: checksums.layer_sha256(*pair) for name, pair in encoder.layers.items()}
     if trained_for not in (None, found):
         raise ValueError(
@@ -123,8 +125,8 @@ def save(
       layers: for each convolution its (kernel, bias), as in `Weights`.
       training: what is to be known of how they were trained: values that JSON has.
     """
-    partial = f"{path}.partial"
-    with h5py.File(partial, "w") as file:
+    content = io.BytesIO()  # On a full disk, HDF5 fails in ways of its own.
+    with h5py.File(content, "w") as file:
         file.attrs["layer_names"] = list(layers)
         if training is not None:
             file.attrs["training"] = json.dumps(training, allow_nan=False)
@@ -133,7 +135,11 @@ def save(
             group.attrs["weight_names"] = ["kernel", "bias"]
             for part, array in zip(("kernel", "bias"), arrays, strict=True):
                 group[part] = np.asarray(array, np.float32)
-    os.replace(partial, path)
+    with open(f"{path}.partial", "wb") as file:
+        file.write(content.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.partial", path)
 
 
 def _from_file(path, convolutions):

@@ -13,17 +13,19 @@ What the tree held before stays: other versions, other publishers. It changes in
 """
 
 import dataclasses
+import filecmp
 import os
 import pathlib
 import shutil
 import urllib.parse
+from collections.abc import Sequence
 
 import jinja2
 from absl import flags
 
 from export import artifact, card, checksums, command, hub_page, manifest, options, vgg19
 
-__all__ = ["COLLECTION", "Module", "add", "files_path", "modules"]
+__all__ = ["COLLECTION", "Module", "add", "artifact_folders", "files_path", "modules"]
 
 FLAGS = flags.FLAGS
 _NAME = "publish.tree"
@@ -63,6 +65,7 @@ class Module:
 
     @property
     def downsampling(self) -> int:
+        """What the sides of a picture must be multiples of."""
         return vgg19.downsampling(self.manifest["layer"])
 
     @property
@@ -77,10 +80,11 @@ class Module:
     @property
     def error(self) -> float | None:
         """A decoder's mean absolute error on pictures held out from training, 0 to 255."""
-        return manifest.evaluation(self.manifest["weights"]["training"]).get("error")
+        return manifest.evaluation(self.manifest["weights"].get("training")).get("error")
 
     @property
     def archive_bytes(self) -> int:
+        """The size of the archive."""
         return self.manifest["archive"]["bytes"]
 
     @property
@@ -89,29 +93,24 @@ class Module:
         return checksums.read(self.folder)
 
 
-def add(artifacts: str, output_dir: str, overwrite: bool) -> list[Module]:
-    """Adds the artifacts in the folders of `artifacts` to the tree in `output_dir`.
+def add(folders: Sequence[str], output_dir: str, overwrite: bool) -> list[Module]:
+    """Adds the artifacts in some folders to the tree in `output_dir`.
 
     Args:
-      artifacts: a folder of artifacts' folders, as `build_encoder.py` makes it.
+      folders: those of the artifacts, as `build_encoder.py` makes them.
       output_dir: the tree; made if it does not exist.
-      overwrite: whether a version of a model that the tree has may be replaced.
+      overwrite: whether a version of a model that the tree has may be replaced by another.
 
     Returns:
       The models that were added, by name and version.
 
     Raises:
-      ValueError: if there is no artifact, one is not complete or breaks a rule of the hub, or two
-        claim the same place.
+      ValueError: if an artifact is not complete or breaks a rule of the hub, or two claim the
+        same place.
       FileExistsError: if the tree has one of these versions and `overwrite` is not set.
       OSError: if a file cannot be read or written.
     """
-    found = [read_module(folder) for folder in _artifact_folders(artifacts)]
-    if not found:
-        raise ValueError(
-            f"no folder of {artifacts} holds an encoder.tar.gz or a decoder.tar.gz: make one with "
-            "build_encoder.py or build_decoder.py, or pass another --artifacts."
-        )
+    found = [read_module(folder) for folder in folders]
     copies = {}  # path in the tree: file to copy
     for module in found:
         names = options.files(module.kind)
@@ -216,11 +215,24 @@ def files_path(asset_path: str) -> str:
     return path
 
 
-def _artifact_folders(artifacts):
-    for name in sorted(os.listdir(artifacts)):
-        folder = os.path.join(artifacts, name)
-        if not name.startswith(".") and _kinds(folder):
-            yield folder
+def artifact_folders(artifacts: str) -> list[str]:
+    """Returns the folders in a folder that hold an artifact, sorted.
+
+    Raises:
+      ValueError: if there is none.
+      OSError: if the folder cannot be read.
+    """
+    found = [
+        folder
+        for name in sorted(os.listdir(artifacts))
+        if not name.startswith(".") and _kinds(folder := os.path.join(artifacts, name))
+    ]
+    if not found:
+        raise ValueError(
+            f"no folder of {artifacts} holds an encoder.tar.gz or a decoder.tar.gz: make one with "
+            "build_encoder.py or build_decoder.py, or pass another --artifacts."
+        )
+    return found
 
 
 def _kinds(folder):
@@ -236,7 +248,12 @@ def _read_page(path):
 
 
 def _check_versions(copies, output_dir, overwrite):
-    taken = [place for place in copies if os.path.lexists(os.path.join(output_dir, place))]
+    taken = [
+        place
+        for place, source in copies.items()
+        if os.path.lexists(there := os.path.join(output_dir, place))
+        and not (os.path.isfile(there) and filecmp.cmp(source, there, shallow=False))
+    ]
     if taken and not overwrite:
         raise FileExistsError(
             f"{output_dir} already holds {taken[0]}: pass --overwrite to replace that version, or "
@@ -279,7 +296,8 @@ def _pages(publisher, theirs):
 
 def main() -> int:
     try:
-        for module in add(FLAGS.artifacts, FLAGS.output_dir, FLAGS.overwrite):
+        folders = artifact_folders(FLAGS.artifacts)
+        for module in add(folders, FLAGS.output_dir, FLAGS.overwrite):
             page = module.page
             print(f"{page.publisher}/{page.name}/{page.version}: {module.asset_path}")
     except (ValueError, OSError) as error:

@@ -31,11 +31,10 @@ def collection(run_command, tmp_path_factory):
     )
 
 
-def build(run_command, folder, *flags):
+def build(run_command, folder, *flags, encoder=("--weights=random", "--seed=3")):
     return run_command(
         "build_collection.py",
-        "--weights=random",
-        "--seed=3",
+        *encoder,
         f"--runs={folder / 'runs'}",
         f"--output_dir={folder / 'dist'}",
         "--decoder_dataset=coco-2017",
@@ -82,6 +81,11 @@ def test_what_is_trained_already_is_taken_over(collection, run_command):
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
     archive = folder / "dist" / "vgg19-block1-conv2-decoder" / "decoder.tar.gz"
     built = archive.read_bytes()
+    again = build(run_command, folder, "--layer=block1_conv2", "--layer=block2_conv2")
+    assert again.returncode == 0, again.stderr
+    assert commands(again) == []
+    assert again.stdout.count("built already: ") == 4
+    (folder / "dist" / "vgg19-block1-conv2" / "encoder.png").write_bytes(b"damaged")
     result = build(run_command, folder, "--layer=block1_conv2", "--overwrite")
     assert result.returncode == 0, result.stderr
     assert "to be trained: none" in result.stdout
@@ -97,10 +101,12 @@ def test_what_does_not_go_together_gets_one_line(collection, run_command, tmp_pa
     for flags, words in (
         (["--layer=block3_conv2"], "holds no trained decoder for block3_conv2: pass --photos"),
         (["--layer=block1_conv2", "--seed=4"], "was trained for an encoder with other weights"),
-        (["--layer=block2_conv2", f"--weights={shallow}"], "reaches to block1_conv2 only"),
-        ([f"--weights={tmp_path / 'missing.h5'}"], "missing.h5: no such file"),
+        (["--layer=block1_conv2", "--decoder_dataset=coco2017"], "must be a dataset tag"),
+        (["--layer=block1_conv2", "--dataset=coco-2017"], "goes with --weights=PATH only"),
+        (["--layer=block1_conv2", "--photos=missing"], "must be a folder with photographs"),
+        (["--layer=block1_conv2", "--training_flags='"], "No closing quotation"),
         # A step that fails has given its reason; here in the line before.
-        (["--layer=block1_conv2"], "build_encoder.py ended with status 1"),
+        (["--layer=block1_conv2", "--publisher=other"], "build_encoder.py ended with status 1"),
     ):
         result = build(run_command, folder, *flags)
         assert result.returncode == 1
@@ -108,6 +114,15 @@ def test_what_does_not_go_together_gets_one_line(collection, run_command, tmp_pa
         assert last.startswith("build_collection: ") and words in last
         assert "Traceback" not in result.stderr
     assert "already holds encoder.tar.gz" in result.stderr.splitlines()[-2]
+
+    for path, words in (
+        (shallow, "reaches to block1_conv2 only: leave out --layer=block2_conv2"),
+        (tmp_path / "missing.h5", "missing.h5: no such file"),
+    ):
+        encoder = [f"--weights={path}", "--layer=block2_conv2"]
+        result = build(run_command, folder, encoder=encoder)
+        assert result.returncode == 1
+        assert words in result.stderr.splitlines()[-1]
 
 
 def test_interrupted_it_ends_its_step_and_itself(collection):

@@ -154,7 +154,7 @@ def test_the_card_keeps_the_hubs_rules(artifact):
     # What a file says of itself stays within its cell.
     assert "| epochs | `3` |\n| validation l1 | `3.25` |\n| by _me_ | `a_b _b_` |\n" in text
     assert "| evaluation error | `3.14159` |\n" in text
-    assert "Its mean absolute error is 3.142 of 255 on 1,203 photographs that were held out" in text
+    assert "its mean absolute error is 3.142 of 255 on 1,203 photographs that were held out" in text
     assert "its PSNR 30.00 dB, its SSIM 0.9500.\n" in text
 
 

@@ -79,3 +79,11 @@ def test_a_padded_picture_keeps_its_own_features_and_every_pixel(saved_model):
 def test_a_multiple_that_is_none_is_refused(multiple):
     with pytest.raises(ValueError, match=f"`multiple` must be at least 1. Received: {multiple}"):
         padding.pad_by_reflection(tf.zeros((1, 4, 4, 3)), multiple)
+
+
+def test_cutting_keeps_whole_multiples():
+    picture = np.arange(7 * 9 * 3).reshape(7, 9, 3)
+    np.testing.assert_array_equal(padding.cut(picture, 4), picture[:4, :8])
+    np.testing.assert_array_equal(padding.cut(tf.constant(picture), 4), picture[:4, :8])
+    assert padding.cut(picture, 8).shape == (0, 8, 3)
+    np.testing.assert_array_equal(padding.cut(picture, 1), picture)

@@ -43,12 +43,12 @@ def root(build, tmp_path_factory):
     root = tmp_path_factory.mktemp("serve") / "hub"
     folder = tmp_path_factory.mktemp("artifacts")
     shutil.copytree(build("block1_conv2"), folder / "one")
-    tree.add(str(folder), str(root), overwrite=False)
+    tree.add(tree.artifact_folders(str(folder)), str(root), overwrite=False)
     card = folder / "one" / "encoder.md"
     text = card.read_text(encoding="utf-8").replace("encoder/1\n", "encoder/12\n", 1)
     card.write_text(text.replace("vgg19-with-unpooling/", "two/"), encoding="utf-8")
     checksums.write(str(folder / "one"), options.files("encoder")[:-1])
-    tree.add(str(folder), str(root), overwrite=False)
+    tree.add(tree.artifact_folders(str(folder)), str(root), overwrite=False)
     return root
 
 
@@ -317,7 +317,7 @@ def test_without_a_version_it_is_the_newest(get):
 def test_a_decoder_is_served_like_an_encoder(build_decoder, tmp_path):
     folder = build_decoder("block1_conv2")
     shutil.copytree(folder, tmp_path / "one" / folder.name)
-    tree.add(str(tmp_path / "one"), str(tmp_path / "hub"), overwrite=False)
+    tree.add(tree.artifact_folders(str(tmp_path / "one")), str(tmp_path / "hub"), overwrite=False)
     process = start(tmp_path / "hub")
     url = f"{process.stdout.readline().split()[-1]}emilutz/vgg19-block1-conv2-unpooling-decoder"
     try:
@@ -387,12 +387,12 @@ def test_tables_code_and_pictures_come_through():
 def test_models_appear_without_a_restart(build, tmp_path):
     folder = tmp_path / "artifacts"
     shutil.copytree(build("block1_conv2"), folder / "one")
-    tree.add(str(folder), str(tmp_path / "hub"), overwrite=False)
+    tree.add(tree.artifact_folders(str(folder)), str(tmp_path / "hub"), overwrite=False)
     process = start(tmp_path / "hub")
     url = process.stdout.readline().split()[-1]
     shutil.rmtree(folder / "one")
     shutil.copytree(build("block2_conv2", "int32"), folder / "two")
-    tree.add(str(folder), str(tmp_path / "hub"), overwrite=False)
+    tree.add(tree.artifact_folders(str(folder)), str(tmp_path / "hub"), overwrite=False)
     with urllib.request.urlopen(url) as response:
         assert b"vgg19-block2-conv2-unpooling-encoder" in response.read()
     process.terminate()

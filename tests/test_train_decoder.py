@@ -104,7 +104,7 @@ def test_what_a_run_leaves(run_command, run_many, photos, flags, tmp_path):
     training = loaded.training
     assert training["layer"] == "block1_conv2"
     assert training["photographs"] == {"train": 6, "validation": 3, "test": 1}
-    assert (training["epochs"], training["steps"]) == (2, 6)
+    assert (training["flags"]["epochs"], training["steps"]) == (2, 6)
     assert training["encoder"]["sha256"] == {
         name: checksums.layer_sha256(*pair)
         for name, pair in weights.load("random", "block1_conv2").layers.items()
@@ -188,7 +188,7 @@ def test_after_a_kill_it_goes_on_where_the_last_epoch_ended(run_command, run_man
     other = [*flags, "--learning_rate=0.002"]
     lines, output = run_many("train_decoder", [other, flags])
     assert lines[1:] == ["status: 1", "status: 0"], lines
-    assert "interrupted run with other flags (--learning_rate=0.001, now 0.002): pass" in lines[0]
+    assert "interrupted run of another kind (--learning_rate=0.001, now 0.002): pass" in lines[0]
     assert f"resumed: after epoch {kept}\n" in output
     rows = history(folder / "history.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
@@ -212,12 +212,12 @@ def free_ports(count):
 def test_two_workers_end_with_equal_weights(flags, tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
 
-    def run_both():
+    def run_both(*more):
         workers = []
-        for index in (0, 1):
+        for index, own in enumerate(more or ([], [])):
             task = {"type": "worker", "index": index}
             config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-            workers.append(start(*flags, "--strategy=multi_worker", TF_CONFIG=config))
+            workers.append(start(*flags, *own, "--strategy=multi_worker", TF_CONFIG=config))
         try:
             return [(w.communicate(timeout=200), w.returncode) for w in workers]
         finally:
@@ -241,7 +241,12 @@ def test_two_workers_end_with_equal_weights(flags, tmp_path):
     # If worker 0 may not begin, worker 1 does not wait for it.
     for (_, err), status in run_both():
         assert status == 1
-        assert "already holds" in err or "another worker could not begin" in err
+        assert "already holds" in err or "another worker failed" in err
+
+    # Nor do they train two different things, or from two places.
+    for (_, err), status in run_both(["--overwrite"], ["--overwrite", "--epochs=3"]):
+        assert status == 1
+        assert "the workers do not agree on what is to be trained" in err
 
 
 def test_two_devices_share_each_batch(run_many, flags, tmp_path):
@@ -292,6 +297,40 @@ def test_a_photograph_that_vanishes_ends_the_run_in_one_line(flags, tmp_path):
     assert "No such file" in line and ".py" not in line and "Traceback" not in error
 
 
+def test_what_is_trained_is_not_lost_when_measuring_fails(run_command, run_many, flags, tmp_path):
+    photos = tmp_path / "photos"
+    photographs.write(photos, train=6, validation=2)
+    # Too small for block2's one pooling; training continues it by reflection.
+    photographs.write(photos, 1, 30, test=1)
+    flags = [*flags, "--layer=block2_conv2", f"--photos={photos}", "--steps_per_epoch=3"]
+    program = (
+        "import sys, train_decoder as t; from training import evaluate\n"
+        "def measure(*_): raise OSError('no memory left')\n"
+        "evaluate.measure = measure; t.FLAGS(sys.argv); sys.exit(t.main())"
+    )
+    result = run_command("-c", program, *flags)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "train_decoder: no memory left"
+    path = tmp_path / "out" / "vgg19-block2-conv2-decoder" / "decoder.h5"
+    trained = weights.load_decoder(str(path), "block2_conv2")
+    assert "evaluation" not in trained.training
+
+    (photos / "another.png").write_bytes((next(photos.glob("*.png"))).read_bytes())
+    lines, _ = run_many("train_decoder", [flags])
+    assert lines[1] == "status: 1" and "of another kind (other photographs): pass" in lines[0]
+    (photos / "another.png").unlink()
+
+    lines, output = run_many("train_decoder", [[*flags, "--evaluation_pictures=2"]])
+    assert lines == ["status: 0"], lines
+    assert "resumed: after epoch 2\n" in output
+    assert "with 30x1 pixels; `block2_conv2` needs sides of at least 2\n" in output
+    finished = weights.load_decoder(str(path), "block2_conv2")
+    assert finished.training["evaluation"]["photographs"] == 1
+    for name, pair in finished.layers.items():
+        for found, expected in zip(pair, trained.layers[name], strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(run_many, flags, tmp_path):
     lines, _ = run_many("train_decoder", [[*flags, "--learning_rate=1e30"]])
     assert lines[1] == "status: 1"
@@ -311,6 +350,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(run_many, flags, tmp_path):
         (["--seed=-1"], "--seed"),
         (["--learning_rate=-1"], "--learning_rate"),
         (["--l1_weight=-1"], "--l1_weight"),
+        (["--learning_rate=nan"], "--learning_rate=nan: must be a finite number"),
+        (["--photos="], "--photos=: must be a folder"),
         (["--precision=float16"], "float32|bfloat16"),
         (["--strategy=many"], "one|mirrored|multi_worker"),
         (["--crop=100", "--ms_ssim_weight=1"], "--crop must be >= 176, or pass --ms_ssim_weight=0"),

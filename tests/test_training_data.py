@@ -51,11 +51,15 @@ def test_unreadable_files_are_counted_named_and_skipped(tmp_path, capsys):
     Image.fromarray(photographs.picture(0, 64, 64)).save(tmp_path / "whole.jpg", quality=95)
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    shutil.copy(tmp_path / "whole.jpg", os.fsencode(tmp_path) + b"/caf\xe9.jpg")  # not UTF-8
     splits = data.usable_splits(str(tmp_path))
     assert sorted(itertools.chain(*splits.values())) == sorted(
         [*paths["train"], *paths["validation"], str(tmp_path / "whole.jpg")]
     )
-    assert "skipped 3 unreadable: cut.jpg, empty.png, text.jpg\n" in capsys.readouterr().out
+    assert (
+        "skipped 4 unreadable: caf\\udce9.jpg, cut.jpg, empty.png, text.jpg\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_too_few_pictures_are_refused(tmp_path):

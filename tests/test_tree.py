@@ -43,7 +43,7 @@ def content(folder):
 
 
 def add(artifacts, output_dir, overwrite=False):
-    return tree.add(str(artifacts), str(output_dir), overwrite)
+    return tree.add(tree.artifact_folders(str(artifacts)), str(output_dir), overwrite)
 
 
 def another_version(one, version):
@@ -139,6 +139,8 @@ def test_another_version_stands_beside_the_first_and_the_newest_is_listed(one, t
 def test_a_version_that_is_there_is_replaced_only_with_overwrite(one, tmp_path):
     add(one, tmp_path / "hub")
     before = content(tmp_path / "hub")
+    add(one, tmp_path / "hub")  # The same once more replaces nothing.
+    assert content(tmp_path / "hub") == before
     (one / MODEL / "encoder.png").write_bytes(b"another picture")
     seal(one / MODEL)
     with pytest.raises(FileExistsError, match="pass --overwrite to replace that version"):
@@ -243,6 +245,8 @@ def test_the_command_says_what_it_did(run_command, one, tmp_path):
         f"https://storage.googleapis.com/{FILES}/encoder.tar.gz",
         f"done: {tmp_path / 'hub'}",
     ]
+    (one / MODEL / "encoder.png").write_bytes(b"another picture")
+    seal(one / MODEL)
     again = run_command("-m", "publish.tree", *flags)
     assert again.returncode == 1
     assert again.stdout == ""

@@ -55,11 +55,15 @@ class Backup(keras.callbacks.Callback):
         if not self._writes:
             return
         shutil.rmtree(os.path.join(self._directory, "partial"), ignore_errors=True)
-        self._keras_backup("partial").on_epoch_end(epoch, logs)
-        os.rename(
-            os.path.join(self._directory, "partial"),
-            os.path.join(self._directory, _name(epoch + 1)),
-        )
+        partial = os.path.join(self._directory, "partial")
+        try:
+            self._keras_backup("partial").on_epoch_end(epoch, logs)
+        except RuntimeError as error:  # HDF5's, on a full disk.
+            raise OSError(f"the backup of epoch {epoch + 1} cannot be written: {error}") from error
+        for name in os.listdir(partial):
+            with open(os.path.join(partial, name), "rb") as file:
+                os.fsync(file.fileno())
+        os.rename(partial, os.path.join(self._directory, _name(epoch + 1)))
         shutil.rmtree(os.path.join(self._directory, _name(epoch)), ignore_errors=True)
 
     def _keras_backup(self, name):

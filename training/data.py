@@ -158,14 +158,14 @@ def training_batches(
     """
 
     def load(path, number):
-        seeds = tf.random.split(tf.stack([tf.cast(seed % 2**63, tf.int64), number]), 2)
+        seeds = tf.random.split(tf.stack([tf.cast(seed, tf.int64), number]), 2)
         picture = _at_least(decode_picture(path), crop)
         picture = tf.image.stateless_random_crop(picture, (crop, crop, 3), seeds[0])
         picture = tf.image.stateless_random_flip_left_right(picture, seeds[1])
         return tf.cast(picture, tf.float32)
 
     order = tf.data.Dataset.from_tensor_slices(list(paths))
-    order = order.shuffle(len(paths), seed=seed % 2**63, reshuffle_each_iteration=True).repeat()
+    order = order.shuffle(len(paths), seed=seed, reshuffle_each_iteration=True).repeat()
     order = tf.data.Dataset.zip(order, tf.data.Dataset.counter()).skip(first_step * batch_size)
     batches = order.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     return _distributable(batches.batch(batch_size, drop_remainder=True))
@@ -201,7 +201,7 @@ def validation_batches(paths: Sequence[str], crop: int, batch_size: int) -> tf.d
 def _is_readable(path):
     try:
         return min(decode_picture(path).shape) > 0
-    except tf.errors.OpError:
+    except (tf.errors.OpError, ValueError):  # ValueError: a name that is not UTF-8.
         return False
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from training import options
 
-__all__ = ["check_batch_size", "is_chief", "make_strategy", "together"]
+__all__ = ["check_batch_size", "is_chief", "make_strategy", "pooling_engine", "same", "together"]
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
@@ -32,6 +32,14 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     raise ValueError(
         f"`strategy` must be one of {', '.join(options.STRATEGIES)}. Received: {name!r}."
     )
+
+
+def pooling_engine() -> str:
+    """Returns what finds the maxima on this machine, one of `export.options.ENGINES`.
+
+    Both find the same; the default has no kernel for GPUs.
+    """
+    return "xla" if tf.config.list_physical_devices("GPU") else "argmax"
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -63,7 +71,29 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
         _sum_over_workers(strategy, 1)
         raise
     if _sum_over_workers(strategy, 0):
-        raise ValueError("another worker could not begin; see what it says.")
+        raise ValueError("another worker failed; see what it says.")
+
+
+def same(strategy: tf.distribute.Strategy, what: str, value: int) -> int:
+    """Returns `value`, once all workers have come here with the same.
+
+    Args:
+      strategy: that of `make_strategy`.
+      what: what it is, for the message.
+      value: a whole number.
+
+    Raises:
+      ValueError: if another worker has another value.
+    """
+    total = _sum_over_workers(strategy, value)
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        workers = _sum_over_workers(strategy, 1)
+        if total != workers * value:
+            raise ValueError(
+                f"the workers do not agree on {what}; here it is {value}. All must see the same "
+                "--output_dir, on a disk that they share, and the same photographs."
+            )
+    return value
 
 
 def _sum_over_workers(strategy, value):

@@ -1,7 +1,7 @@
 """Measures how well a decoder gives photographs back.
 
     python -m training.evaluate --layer=block3_conv2 --weights=imagenet \\
-        --decoder=dist/vgg19-block3-conv2-decoder/decoder.h5 --photos=FOLDER
+        --decoder=runs/vgg19-block3-conv2-decoder/decoder.h5 --photos=FOLDER
 
 encodes and decodes each photograph as a whole, cut to sides that every pooling halves, and prints
 the means over the photographs; with --output=evaluation.csv also each photograph's figures.
@@ -9,6 +9,7 @@ the means over the photographs; with --output=evaluation.csv also each photograp
 
 import csv
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 from absl import flags
@@ -40,15 +41,8 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Defines the command's flags: not on import, since other commands have some of the names."""
     flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which encoders end.")
-    flags.DEFINE_string(
-        "weights",
-        "imagenet",
-        "The encoder's: `imagenet`, `random`, or the path of an .h5 file in the layout of Keras' "
-        "published VGG19 files.",
-    )
-    flags.DEFINE_integer(
-        "seed", 0, "The seed for --weights=random.", lower_bound=0, upper_bound=2**63 - 1
-    )
+    command.define_weights_flags()
+    flags.adopt_module_key_flags(command)  # So that --help tells them.
     flags.DEFINE_string("decoder", None, "The decoder.h5 to measure.", required=True)
     flags.DEFINE_string("photos", None, "The folder with the photographs.", required=True)
     flags.DEFINE_enum(
@@ -66,7 +60,7 @@ def measure(
     decoder_layers: Mapping,
     paths: Sequence[str],
 ) -> Iterator[dict[str, object]]:
-    """Yields the figures of each picture, as `COLUMNS` names them.
+    """Yields the figures of each picture, as `COLUMNS` names them; tells which are too small.
 
     The picture is the path; width and height are those of the part that was measured, in pixels;
     the error is the mean absolute one, values in [0, 255], of what the decoder returns, and once
@@ -78,18 +72,20 @@ def measure(
       layer: one of `vgg19.LAYERS`.
       encoder_layers: for each convolution of the encoder its (kernel, bias), float32.
       decoder_layers: likewise for each convolution of `vgg19.mirror(layer)`.
-      paths: the pictures.
+      paths: the pictures; those with a side of less than 2^(K-1) pixels are left out.
 
     Raises:
-      ValueError: if a side of a picture is less than 2^(K-1) pixels.
+      tf.errors.OpError: if a picture cannot be read.
     """
     import tensorflow as tf
 
+    from export import padding, text
     from export.decoder import Decoder
     from export.encoder import Encoder
-    from training import data
+    from training import data, distribution
 
-    encoder, decoder = Encoder(layer, encoder_layers), Decoder(layer, decoder_layers)
+    encoder = Encoder(layer, encoder_layers, engine=distribution.pooling_engine())
+    decoder = Decoder(layer, decoder_layers)
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
     def figures(picture):
@@ -111,14 +107,17 @@ def measure(
 
     multiple = vgg19.downsampling(layer)
     for path in paths:
-        picture = data.decode_picture(path)
-        height, width = (side // multiple * multiple for side in picture.shape[:2])
+        whole = data.decode_picture(path)
+        picture = padding.cut(whole, multiple)
+        height, width = picture.shape[:2]
         if not height or not width:
-            raise ValueError(
-                f"pictures for `{layer}` must have sides of at least {multiple} pixels. "
-                f"Received: {path} with {picture.shape[1]}x{picture.shape[0]}."
+            print(
+                f"left out: {text.one_line(path)} with {whole.shape[1]}x{whole.shape[0]} pixels; "
+                f"`{layer}` needs sides of at least {multiple}",
+                flush=True,
             )
-        found = figures(picture[:height, :width])
+            continue
+        found = figures(picture)
         numbers = {name: float(found[name]) for name in COLUMNS[3:]}
         yield {"picture": path, "width": width, "height": height, **numbers}
 
@@ -130,7 +129,8 @@ def summarise(rows: Sequence[Mapping]) -> dict[str, float]:
     """
     import numpy as np
 
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # Of the mean of nothing, which is NaN.
         return {name: float(np.nanmean([row[name] for row in rows])) for name in COLUMNS[3:]}
 
 
@@ -154,6 +154,8 @@ def _evaluate():
             f"PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}",
             flush=True,
         )
+    if not rows:
+        raise ValueError(f"none of the pictures of {FLAGS.photos} is large enough.")
     means = summarise(rows)
     if FLAGS.output:
         _write(rows, FLAGS.output)

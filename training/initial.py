@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from export import decoder, encoder, pooling, vgg19, weights
-from training import model, options
+from training import distribution, model, options
 
 __all__ = ["initial_layers"]
 
@@ -30,8 +30,9 @@ def initial_layers(
 
     They are "he_normal", random (K. He et al., arXiv 1502.01852), with zero biases; or "mirrored":
     the kernels of the encoder's convolutions, transposed as their gradients have them. These are
-    then scaled one after the other, and given biases, so that on `images` outputs have mean 0 and
-    standard deviation 1 (after D. Mishkin and J. Matas, arXiv 1511.06422).
+    then scaled one after the other, each by one number, and given biases, so that on `images` the
+    outputs have mean 0 and, on the average over the channels, standard deviation 1, but 0.3 for the
+    last (after D. Mishkin and J. Matas, arXiv 1511.06422).
 
     Convolutions that a file holds too are taken from there, so that deep decoders can begin where
     shallow ones ended.
@@ -99,7 +100,7 @@ def _mirrored(layer, taken, encoder_layers, images):
     switches = []
 
     def pool(values):
-        pooled, positions = pooling.max_pool_with_switches(values)
+        pooled, positions = pooling.max_pool_with_switches(values, distribution.pooling_engine())
         switches.append(positions)
         return pooled
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from export import decoder, encoder, pooling, vgg19
-from training import losses, options
+from training import distribution, losses, options
 
 __all__ = ["MEAN_RGB", "PIXEL_SCALE", "Reconstruction", "root_mean_square"]
 
@@ -83,6 +83,7 @@ class Reconstruction(keras.Model):
                 f"trained? Received: {feature_scale}."
             )
         self.layer = layer
+        self._engine = distribution.pooling_engine()
         self.precision = precision
         self.loss_weights = losses.LossWeights() if weights is None else weights
         active = self.loss_weights.active()
@@ -195,7 +196,7 @@ class Reconstruction(keras.Model):
         positions = []
 
         def pool(values):
-            pooled, switches = pooling.max_pool_with_switches(values)
+            pooled, switches = pooling.max_pool_with_switches(values, self._engine)
             positions.append(switches)
             return pooled
 

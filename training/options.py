@@ -5,6 +5,7 @@ Nothing here needs TensorFlow.
 
 __all__ = [
     "INITIAL_KERNELS",
+    "LOSS_WEIGHTS",
     "MULTI_SCALE_CROP",
     "OPTIMIZERS",
     "PRECISIONS",
@@ -16,6 +17,9 @@ __all__ = [
 INITIAL_KERNELS = ("mirrored", "he_normal")
 
 OPTIMIZERS = ("adam", "muon")
+
+# The flags of the terms of the loss.
+LOSS_WEIGHTS = ("l1_weight", "l2_weight", "ms_ssim_weight", "perceptual_weight")
 
 PRECISIONS = ("float32", "bfloat16")
 

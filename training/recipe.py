@@ -32,8 +32,11 @@ def flags(layer: str, shallower: str | None) -> list[str]:
     Args:
       layer: one of `vgg19.LAYERS`.
       shallower: the decoder.h5 of the layer before, to begin with, or None.
+
+    Raises:
+      ValueError: if `layer` is not one of those.
     """
-    vgg19.blocks_up_to(layer)  # Raises ValueError for another.
+    vgg19.blocks_up_to(layer)
     crop, epochs = _CROP_AND_EPOCHS[layer]
     begun = [] if shallower is None else [f"--initial_weights={shallower}"]
     return [f"--layer={layer}", *_COMMON, f"--crop={crop}", f"--epochs={epochs}", *begun]

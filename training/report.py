@@ -28,15 +28,8 @@ _DETAIL = (265, 320)
 
 def define_flags() -> None:
     """Defines the command's flags: not on import, since other commands have some of the names."""
-    flags.DEFINE_string(
-        "weights",
-        "imagenet",
-        "The encoders': `imagenet`, `random`, or the path of an .h5 file in the layout of Keras' "
-        "published VGG19 files.",
-    )
-    flags.DEFINE_integer(
-        "seed", 0, "The seed for --weights=random.", lower_bound=0, upper_bound=2**63 - 1
-    )
+    command.define_weights_flags()
+    flags.adopt_module_key_flags(command)  # So that --help tells them.
     flags.DEFINE_string("runs", "runs", "The folder of the training runs.")
     flags.DEFINE_string(
         "photo", None, "The photograph to show. Default: one that scikit-image brings along."
@@ -50,18 +43,16 @@ def main() -> int:
 
 def _report():
     from export import weights
-    from training import draw
+    from training import draw, run
 
     found = {}
     for layer in vgg19.LAYERS:
-        path = os.path.join(FLAGS.runs, vgg19.artifact_name(layer, "decoder"), "decoder.h5")
-        if os.path.exists(path):
-            decoder = weights.load_decoder(path, layer)
+        folder = run.Run(FLAGS.runs, layer)
+        if folder.is_finished():
+            decoder = weights.load_decoder(folder.decoder, layer)
             encoder = weights.load(FLAGS.weights, layer, FLAGS.seed)
-            weights.check_pair(encoder, decoder, path)
-            if not (decoder.training or {}).get("evaluation"):
-                raise ValueError(f"{path} does not say how good it is: train it anew.")
-            found[layer] = encoder, decoder, os.path.dirname(path)
+            weights.check_pair(encoder, decoder, folder.decoder)
+            found[layer] = encoder, decoder, _errors(folder.history), _row(layer, decoder, folder)
     if not found:
         raise ValueError(f"{FLAGS.runs} holds no trained decoder: make one with train_decoder.py.")
     photograph = _photograph()
@@ -72,24 +63,20 @@ def _report():
 
     print("| decoder | published | here | clipped | PSNR, dB | SSIM | steps | pixels a step |")
     print("|---|---|---|---|---|---|---|---|")
-    for layer, (_, decoder, _) in found.items():
-        training, means = decoder.training, decoder.training["evaluation"]
-        flags_ = training["flags"]
-        print(
-            f"| `{layer}` | {evaluate.PUBLISHED_ERRORS[layer]:.3f} | **{means['error']:.3f}** "
-            f"| {means['clipped_error']:.3f} | {means.get('psnr', math.inf):.2f} "
-            f"| {means.get('ssim', math.nan):.4f} | {training['steps']:,} "
-            f"| {flags_['batch_size']} x {flags_['crop']}² |"
-        )
+    for _, _, _, row in found.values():
+        print(row)
     draw.curves(
         curves,
-        {layer: _errors(folder) for layer, (_, _, folder) in found.items()},
-        {layer: d.training["flags"]["steps_per_epoch"] for layer, (_, d, _) in found.items()},
+        {layer: errors for layer, (_, _, errors, _) in found.items()},
+        {
+            layer: decoder.training["steps"] // len(errors)
+            for layer, (_, decoder, errors, _) in found.items()
+        },
         evaluate.PUBLISHED_ERRORS,
     )
     decoded = {
         layer: _decode(layer, encoder, decoder, photograph)
-        for layer, (encoder, decoder, _) in found.items()
+        for layer, (encoder, decoder, _, _) in found.items()
     }
     draw.reconstructions(pictures, photograph, decoded, _DETAIL)
     print(f"pictures: {curves}, {pictures}")
@@ -97,6 +84,7 @@ def _report():
 
 def _photograph():
     """(H, W, 3), uint8, with sides that every decoder gives back whole."""
+    from export import padding
     from training import data
 
     if FLAGS.photo is None:
@@ -105,16 +93,31 @@ def _photograph():
         picture = photographs.coffee()
     else:
         picture = data.decode_picture(FLAGS.photo).numpy()
-    multiple = vgg19.downsampling(vgg19.LAYERS[-1])
-    height, width = (side // multiple * multiple for side in picture.shape[:2])
-    return picture[:height, :width]
+    return padding.cut(picture, vgg19.downsampling(vgg19.LAYERS[-1]))
 
 
-def _errors(folder):
-    with open(os.path.join(folder, "history.csv"), encoding="utf-8", newline="") as file:
+def _row(layer, decoder, folder):
+    """A row of the table."""
+    try:
+        training, means = decoder.training, decoder.training["evaluation"]
+        used = training["flags"]
+        return (
+            f"| `{layer}` | {evaluate.PUBLISHED_ERRORS[layer]:.3f} | **{means['error']:.3f}** "
+            f"| {means['clipped_error']:.3f} | {means.get('psnr', math.inf):.2f} "
+            f"| {means.get('ssim', math.nan):.4f} | {training['steps']:,} "
+            f"| {used['batch_size']} x {used['crop']}² |"
+        )
+    except (TypeError, LookupError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{folder.decoder} does not say how it was trained and how good it is: train it anew."
+        ) from error
+
+
+def _errors(path):
+    with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or "val_l1" not in rows[0]:
-        raise ValueError(f"{folder}/history.csv has no `val_l1`: train with --l1_weight above 0.")
+        raise ValueError(f"{path} has no `val_l1`: train with --l1_weight above 0.")
     return [float(row["val_l1"]) for row in rows]
 
 

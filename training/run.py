@@ -8,6 +8,8 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 
+from export import vgg19
+
 __all__ = ["Run"]
 
 _STATE = "run.json"
@@ -29,8 +31,14 @@ class Run:
       directory, decoder, history, tensorboard, backup, samples: their paths.
     """
 
-    def __init__(self, directory: str):
-        """Names the folder; nothing is made yet."""
+    def __init__(self, output_dir: str, layer: str):
+        """Names the folder; nothing is made yet.
+
+        Args:
+          output_dir: the folder of all runs.
+          layer: one of `vgg19.LAYERS`.
+        """
+        directory = os.path.join(output_dir, vgg19.artifact_name(layer, "decoder"))
         self.directory = directory
         self.decoder = os.path.join(directory, "decoder.h5")
         self.history = os.path.join(directory, "history.csv")
@@ -56,7 +64,7 @@ class Run:
                 return True
             if not overwrite:
                 raise FileExistsError(
-                    f"{self.directory} holds an interrupted run with other flags ({other}): pass "
+                    f"{self.directory} holds an interrupted run of another kind ({other}): pass "
                     "the same to go on with it, --overwrite to begin anew, or choose another "
                     "--output_dir."
                 )
@@ -66,6 +74,11 @@ class Run:
                 "choose another --output_dir."
             )
         return False
+
+    def is_finished(self) -> bool:
+        """Returns whether there is a decoder.h5 that no other run is about to replace."""
+        state = self._state()
+        return os.path.exists(self.decoder) and (state is None or bool(state.get("finished")))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -136,10 +149,17 @@ class Run:
         with open(partial, "w", encoding="utf-8") as file:
             json.dump(state, file, indent=2)
             file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, self._path(_STATE))
 
 
 def _difference(before, now):
-    """The first settings that differ, as text for a message."""
+    """The settings that differ, as text for a message."""
     names = [name for name in now if before.get(name) != now[name]]
-    return ", ".join(f"--{name}={before.get(name)}, now {now[name]}" for name in names)
+    return ", ".join(
+        f"other {name.removesuffix('_sha256').replace('_', ' ')}"
+        if name.endswith("_sha256")
+        else f"--{name}={before.get(name)}, now {now[name]}"
+        for name in names
+    )
