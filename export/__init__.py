@@ -1,3 +1,3 @@
 """Builds, exports and checks VGG19 encoders that return where each pooled maximum came from."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

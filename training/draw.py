@@ -55,7 +55,7 @@ def reconstructions(
         rows[1, column].imshow(pixels[y : y + _DETAIL, x : x + _DETAIL], interpolation="nearest")
     for axes in rows.flat:
         axes.axis("off")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
 
 
 def curves(
