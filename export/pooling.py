@@ -167,9 +167,10 @@ def indices_to_switches(indices: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     Returns:
       (B, h, w, C), uint8.
     """
-    # To bytes first, of which a whole number keeps its lowest: there is an eighth left to slice.
-    odd = tf.bitwise.bitwise_and(tf.cast(indices, tf.uint8), tf.constant(1, tf.uint8))
-    return tf.reshape(2 * odd[:, 1] + odd[:, 2], shape)
+    # To bytes first, of which a whole number keeps its lowest: there is an eighth left to read.
+    _, y, x, _ = tf.unstack(tf.cast(indices, tf.uint8), num=4, axis=1)
+    switches = tf.bitwise.bitwise_and(y, 1) * 2 + tf.bitwise.bitwise_and(x, 1)
+    return tf.reshape(switches, shape)
 
 
 def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
