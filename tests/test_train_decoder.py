@@ -251,15 +251,20 @@ def test_two_workers_end_with_equal_weights(flags, tmp_path):
 
 def test_two_devices_share_each_batch(run_many, flags, tmp_path):
     one = [*flags, "--epochs=1"]
-    two = [*one, "--strategy=mirrored", f"--output_dir={tmp_path / 'two'}"]
-    uneven = [*two, "--batch_size=3"]
-    lines, _ = run_many("train_decoder", [one, two, uneven])
-    assert [x for x in lines if x.startswith("status")] == ["status: 0", "status: 0", "status: 1"]
+    runs, folders = [], []
+    for optimizer in ("adam", "muon"):
+        for strategy in ("one", "mirrored"):
+            folders.append(tmp_path / optimizer / strategy)
+            own = [f"--optimizer={optimizer}", f"--strategy={strategy}"]
+            runs.append([*one, *own, f"--output_dir={folders[-1]}"])
+    runs.append([*runs[-1], "--batch_size=3", "--overwrite"])
+    lines, _ = run_many("train_decoder", runs)
+    assert [x for x in lines if x.startswith("status")] == ["status: 0"] * 4 + ["status: 1"]
     assert "--batch_size must be a multiple of 2" in lines[-2]
-    (alone,) = history(tmp_path / "out" / FOLDER / "history.csv")
-    (shared,) = history(tmp_path / "two" / FOLDER / "history.csv")
-    for name, value in alone.items():
-        np.testing.assert_allclose(float(shared[name]), float(value), rtol=1e-3, err_msg=name)
+    for alone, shared in (folders[:2], folders[2:]):
+        (alone,), (shared,) = (history(f / FOLDER / "history.csv") for f in (alone, shared))
+        for name, value in alone.items():
+            np.testing.assert_allclose(float(shared[name]), float(value), rtol=1e-3, err_msg=name)
 
 
 def test_what_cannot_be_trained_gets_one_line_and_leaves_nothing(run_many, flags, tmp_path):

@@ -163,6 +163,36 @@ def test_muon_turns_kernels_and_adam_the_rest(images):
             assert np.median(singular) > 0.5 * expected, variable.name
 
 
+def test_muon_is_that_of_keras():
+    def learn(optimizer):
+        random = np.random.default_rng(0)
+        variables = [
+            keras.Variable(random.normal(size=shape).astype("f4"), name=name)
+            for name, shape in (
+                ("wide", (6, 9)),
+                ("high", (9, 6)),
+                ("last_kernel", (5, 4)),
+                ("b", 7),
+            )
+        ]
+        for _ in range(3):
+            gradients = [tf.constant(random.normal(size=v.shape), tf.float32) for v in variables]
+            optimizer.apply(gradients, variables)
+        return [v.numpy() for v in variables]
+
+    ours = learn(schedule.Muon(0.01, by_adam=["last_kernel"]))
+    arguments = {"adam_beta_2": 0.99, "weight_decay": None, "exclude_layers": ["last_kernel"]}
+    try:
+        theirs = learn(keras.optimizers.Muon(0.01, adam_weight_decay=None, **arguments))
+    except (ValueError, AttributeError):
+        pytest.skip("Keras 3.12 has another Muon, which does not work with TensorFlow")
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    again = schedule.Muon.from_config(schedule.Muon(0.01, by_adam=["last_kernel"]).get_config())
+    for found, expected in zip(learn(again), ours, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_mirrored_kernels_are_the_encoders_transposed_and_scaled(images):
     layer = "block2_conv2"
     encoder = weights.load("random", layer).layers
