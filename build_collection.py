@@ -18,7 +18,7 @@ import shlex
 
 from absl import flags
 
-from export import command, hub_page, vgg19
+from export import command, vgg19
 
 FLAGS = flags.FLAGS
 _NAME = "build_collection"
@@ -34,34 +34,19 @@ flags.DEFINE_string(
     "",
     "Further flags for train_decoder.py, such as --precision=bfloat16; they win over the recipe.",
 )
-flags.DEFINE_string(
+command.define_dataset_flag(
     "decoder_dataset",
-    "other",
     "What the photographs are, as a dataset tag of the hub, for the decoders' cards.",
 )
 command.define_artifact_flags()
 flags.adopt_module_key_flags(command)  # So that --help tells them.
 
 flags.register_validator(
-    "decoder_dataset",
-    lambda value: value in hub_page.tags()["dataset"],
-    message="must be a dataset tag of the hub; assets/hub_tags.json lists them",
-)
-flags.register_validator(
     "photos",
     lambda value: value is None or os.path.isdir(value),
     message="must be a folder with photographs",
 )
-flags.register_multi_flags_validator(
-    ["weights", "seed"],
-    lambda values: values["weights"] == "random" or not FLAGS["seed"].present,
-    message="--seed goes with --weights=random only",
-)
-flags.register_multi_flags_validator(
-    ["weights", "dataset"],
-    lambda values: values["weights"] not in ("imagenet", "random") or not FLAGS["dataset"].present,
-    message="--dataset goes with --weights=PATH only; for other weights it is known",
-)
+command.check_weights_flags(("imagenet", "random"), "; for other weights it is known")
 
 
 def main() -> int:

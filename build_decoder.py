@@ -37,16 +37,7 @@ flags.adopt_module_key_flags(command)  # So that --help tells them.
 flags.register_validator(
     "weights", bool, message="must be given: the path of a decoder's .h5 file, or `random`"
 )
-flags.register_multi_flags_validator(
-    ["weights", "seed"],
-    lambda values: values["weights"] == "random" or not FLAGS["seed"].present,
-    message="--seed goes with --weights=random only",
-)
-flags.register_multi_flags_validator(
-    ["weights", "dataset"],
-    lambda values: values["weights"] != "random" or not FLAGS["dataset"].present,
-    message="--dataset goes with --weights=PATH only",
-)
+command.check_weights_flags(("random",))
 
 
 def main() -> int:

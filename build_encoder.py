@@ -43,16 +43,7 @@ command.define_artifact_flags()
 flags.adopt_module_key_flags(command)  # So that --help tells them.
 
 flags.register_validator("weights", bool, message="must not be empty")
-flags.register_multi_flags_validator(
-    ["weights", "seed"],
-    lambda values: values["weights"] == "random" or not FLAGS["seed"].present,
-    message="--seed goes with --weights=random only",
-)
-flags.register_multi_flags_validator(
-    ["weights", "dataset"],
-    lambda values: values["weights"] not in ("imagenet", "random") or not FLAGS["dataset"].present,
-    message="--dataset goes with --weights=PATH only; for other weights it is known",
-)
+command.check_weights_flags(("imagenet", "random"), "; for other weights it is known")
 
 
 def main() -> int:

@@ -14,7 +14,9 @@ from export import hub_page, options, text
 
 __all__ = [
     "build",
+    "check_weights_flags",
     "define_artifact_flags",
+    "define_dataset_flag",
     "define_weights_flags",
     "fail",
     "page_flags",
@@ -33,9 +35,8 @@ _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def define_artifact_flags() -> None:
     """Defines the flags of every command that builds an artifact, with their checks."""
-    flags.DEFINE_string(
+    define_dataset_flag(
         "dataset",
-        "other",
         "What the weights of a file were trained on, as a dataset tag of the hub, for the card.",
     )
     flags.DEFINE_string("output_dir", "dist", "The folder in which the artifact's folder is made.")
@@ -53,14 +54,38 @@ def define_artifact_flags() -> None:
         message="must consist of lower-case letters, digits and hyphens",
     )
     flags.register_validator(
-        "dataset",
-        lambda value: value in hub_page.tags()["dataset"],
-        message="must be a dataset tag of the hub; assets/hub_tags.json lists them",
-    )
-    flags.register_validator(
         "asset_url",
         lambda value: re.fullmatch(options.ASSET_URL, value, re.ASCII),
         message="must be an http or https URL",
+    )
+
+
+def define_dataset_flag(name: str, meaning: str) -> None:
+    """Defines a flag that takes a dataset tag of the hub."""
+    flags.DEFINE_string(name, "other", meaning)
+    flags.register_validator(
+        name,
+        lambda value: value in hub_page.tags()["dataset"],
+        message="must be a dataset tag of the hub; assets/hub_tags.json lists them",
+    )
+
+
+def check_weights_flags(known: Sequence[str], reason: str = "") -> None:
+    """Refuses --seed and --dataset beside --weights that they do not go with.
+
+    Args:
+      known: the values of --weights for which --dataset says nothing; others are paths.
+      reason: what the message adds on that.
+    """
+    flags.register_multi_flags_validator(
+        ["weights", "seed"],
+        lambda values: values["weights"] == "random" or not FLAGS["seed"].present,
+        message="--seed goes with --weights=random only",
+    )
+    flags.register_multi_flags_validator(
+        ["weights", "dataset"],
+        lambda values: values["weights"] not in known or not FLAGS["dataset"].present,
+        message=f"--dataset goes with --weights=PATH only{reason}",
     )
 
 

@@ -87,8 +87,7 @@ class Decoder(tf.Module):
                 tf.Variable(array, name=f"{convolution.name}/{part}", dtype=tf.float32)
                 for part, array in zip(("kernel", "bias"), weights[convolution.name], strict=True)
             )
-            for block in vgg19.mirror(layer)
-            for convolution in block.convolutions
+            for convolution in vgg19.convolutions(layer, "decoder")
         }
 
     @property

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from export import decoder, encoder, pooling, vgg19, weights
-from training import distribution, model, options
+from export import decoder, vgg19, weights
+from training import model, options
 
 __all__ = ["initial_layers"]
 
@@ -97,15 +97,8 @@ def _layer_of(source):
 
 def _mirrored(layer, taken, encoder_layers, images):
     """`taken`, and the encoder's kernels for the others, scaled one after the other."""
-    switches = []
-
-    def pool(values):
-        pooled, positions = pooling.max_pool_with_switches(values, distribution.pooling_engine())
-        switches.append(positions)
-        return pooled
-
     constants = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
-    features = encoder.encode(layer, constants, images, pool)
+    features, switches = model.encode_with_switches(layer, constants, images)
     mirrored = {
         ours.name: encoder_layers[theirs.name][0]
         for ours, theirs in zip(

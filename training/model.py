@@ -9,7 +9,7 @@ import tensorflow as tf
 from export import decoder, encoder, pooling, vgg19
 from training import distribution, losses, options
 
-__all__ = ["MEAN_RGB", "PIXEL_SCALE", "Reconstruction", "root_mean_square"]
+__all__ = ["MEAN_RGB", "PIXEL_SCALE", "Reconstruction", "encode_with_switches", "root_mean_square"]
 
 # The units of the last convolution: about the standard deviation and the mean of pixels.
 PIXEL_SCALE = 64.0
@@ -29,6 +29,31 @@ def root_mean_square(layer: str, encoder_layers: _Layers, images: tf.Tensor) -> 
     weights = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
     features = encoder.encode(layer, weights, images, pooling.max_pool)
     return float(tf.sqrt(tf.reduce_mean(tf.square(features))))
+
+
+def encode_with_switches(
+    layer: str, weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]], images: tf.Tensor
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Returns what a decoder takes, by the pooling that suits this machine.
+
+    Args:
+      layer: one of `vgg19.LAYERS`, that of block K.
+      weights: for each convolution its (kernel, bias), (3, 3, in, out) and (out,), any floating
+        dtype, in which the convolution is then computed.
+      images: (B, H, W, 3), float32, RGB, values in [0, 255].
+
+    Returns:
+      The features, (B, H/2^(K-1), W/2^(K-1), C), dtype of the weights, and for block 1 to K-1 the
+      switches, uint8.
+    """
+    switches = []
+
+    def pool(values):
+        pooled, places = pooling.max_pool_with_switches(values, distribution.pooling_engine())
+        switches.append(places)
+        return pooled
+
+    return encoder.encode(layer, weights, images, pool), switches
 
 
 class Reconstruction(keras.Model):
@@ -83,7 +108,6 @@ class Reconstruction(keras.Model):
                 f"trained? Received: {feature_scale}."
             )
         self.layer = layer
-        self._engine = distribution.pooling_engine()
         self.precision = precision
         self.loss_weights = losses.LossWeights() if weights is None else weights
         active = self.loss_weights.active()
@@ -91,10 +115,9 @@ class Reconstruction(keras.Model):
             raise ValueError("at least one term of the loss must have a weight other than 0.")
         self._encoder = {
             convolution.name: tuple(map(tf.constant, encoder_layers[convolution.name]))
-            for block in vgg19.blocks_up_to(layer)
-            for convolution in block.convolutions
+            for convolution in vgg19.convolutions(layer)
         }
-        self._convolutions = tuple(c.name for b in vgg19.mirror(layer) for c in b.convolutions)
+        self._convolutions = tuple(c.name for c in vgg19.convolutions(layer, "decoder"))
         self._decoder = {
             name: tuple(
                 self.add_weight(
@@ -193,14 +216,7 @@ class Reconstruction(keras.Model):
 
     def _reconstruct(self, images, dtype):
         """The features of pictures, and the pictures made of them."""
-        positions = []
-
-        def pool(values):
-            pooled, switches = pooling.max_pool_with_switches(values, self._engine)
-            positions.append(switches)
-            return pooled
-
-        features = encoder.encode(self.layer, _cast(self._encoder, dtype), images, pool)
+        features, switches = encode_with_switches(self.layer, _cast(self._encoder, dtype), images)
         weights = self._folded()
         last = self._convolutions[-1]
         weights = {**_cast(weights, dtype), last: weights[last]}
@@ -208,7 +224,7 @@ class Reconstruction(keras.Model):
         def convolution(values, name):
             return decoder.convolve(values, *weights[name])
 
-        return features, decoder.decode(self.layer, convolution, features, positions)
+        return features, decoder.decode(self.layer, convolution, features, switches)
 
     def _compare(self, images, dtype):
         """The weighted sum and the terms, each (B,)."""
