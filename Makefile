@@ -101,7 +101,7 @@ huggingface: $(VENV)/installed  ## publish an artifact on Hugging Face: make hug
 		--private=$(PRIVATE) --dry_run=$(DRY_RUN)
 
 bench: $(VENV)/installed  ## measure what the positions cost, and write docs/performance.md
-	$(RUN) bench.py $(BENCH_FLAGS)
+	$(RUN) -m benchmarks.bench $(BENCH_FLAGS)
 
 lint: $(VENV)/installed  ## check style and formatting
 	$(VENV)/bin/ruff check .

@@ -18,12 +18,13 @@ import shlex
 
 from absl import flags
 
-from export import command, vgg19
+from export import cli
+from unpooling import vgg19
 
 FLAGS = flags.FLAGS
 _NAME = "build_collection"
 
-command.define_weights_flags()
+cli.define_weights_flags()
 flags.DEFINE_multi_enum(
     "layer", None, vgg19.LAYERS, "A layer to build; may be repeated. Default: all in the weights."
 )
@@ -34,31 +35,29 @@ flags.DEFINE_string(
     "",
     "Further flags for train_decoder.py, such as --precision=bfloat16; they win over the recipe.",
 )
-command.define_dataset_flag(
+cli.define_dataset_flag(
     "decoder_dataset",
     "What the photographs are, as a dataset tag of the hub, for the decoders' cards.",
 )
-command.define_artifact_flags()
-flags.adopt_module_key_flags(command)  # So that --help tells them.
+cli.define_artifact_flags()
+flags.adopt_module_key_flags(cli)  # So that --help tells them.
 
 flags.register_validator(
     "photos",
     lambda value: value is None or os.path.isdir(value),
     message="must be a folder with photographs",
 )
-command.check_weights_flags(("imagenet", "random"), "; for other weights it is known")
+cli.check_weights_flags(("imagenet", "random"), "; for other weights it is known")
 
 
 def main() -> int:
-    return command.run_tensorflow(
-        _NAME, build, interrupted="the same command goes on where it was."
-    )
+    return cli.run_tensorflow(_NAME, build, interrupted="the same command goes on where it was.")
 
 
 def build() -> None:
     """Builds what the flags ask for."""
-    from export import weights
     from publish import tree
+    from unpooling import weights
 
     training_flags = shlex.split(FLAGS.training_flags)
     reached = weights.layers_of(FLAGS.weights)
@@ -93,10 +92,10 @@ def build() -> None:
 
 def _trained(layer):
     """The path of the trained decoder, or None; ValueError if it is one of other weights."""
-    from export import weights
-    from training import run
+    from training import run_folder
+    from unpooling import weights
 
-    found = run.Run(FLAGS.runs, layer)
+    found = run_folder.Run(FLAGS.runs, layer)
     if not found.is_finished():
         return None
     encoder = weights.load(FLAGS.weights, layer, FLAGS.seed)
@@ -106,11 +105,11 @@ def _trained(layer):
 
 def _train(layer, trained, training_flags):
     """Trains a decoder, from that of the layer before if there is one, and returns its path."""
-    from training import recipe, run
+    from training import recipe, run_folder
 
     number = vgg19.LAYERS.index(layer)
     before = trained.get(vgg19.LAYERS[number - 1]) if number else None
-    command.step(
+    cli.step(
         "train_decoder.py",
         *_encoder_flags(),
         f"--photos={FLAGS.photos}",
@@ -118,13 +117,13 @@ def _train(layer, trained, training_flags):
         *recipe.flags(layer, before),
         *training_flags,
     )
-    return run.Run(FLAGS.runs, layer).decoder
+    return run_folder.Run(FLAGS.runs, layer).decoder
 
 
 def _build(kind, layer, weights):
     """Builds an encoder or a decoder, unless it is there already, and returns its folder."""
     folder = os.path.join(FLAGS.output_dir, vgg19.artifact_name(layer, kind))
-    page = {name: str(value) for name, value in command.page_flags().items()}
+    page = {name: str(value) for name, value in cli.page_flags().items()}
     if kind == "decoder":
         page["dataset"] = FLAGS.decoder_dataset
     elif FLAGS.weights in ("imagenet", "random"):
@@ -132,7 +131,7 @@ def _build(kind, layer, weights):
     if not FLAGS.overwrite and _is_built(folder, layer, weights, page):
         print(f"built already: {folder}", flush=True)
         return folder
-    command.step(
+    cli.step(
         f"build_{kind}.py",
         f"--layer={layer}",
         *(_encoder_flags() if kind == "encoder" else [f"--weights={weights}"]),
@@ -145,8 +144,9 @@ def _build(kind, layer, weights):
 
 def _is_built(folder, layer, weights_source, page):
     """Whether a folder holds the complete artifact of these weights, with this on its card."""
-    from export import checksums, weights
+    from export import checksums
     from publish import tree
+    from unpooling import weights
 
     if not os.path.isdir(folder):
         return False
@@ -172,4 +172,4 @@ def _encoder_flags():
 
 
 if __name__ == "__main__":
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

@@ -17,7 +17,8 @@ import os
 
 from absl import flags
 
-from export import command, options, vgg19
+from export import cli, spec
+from unpooling import vgg19
 
 FLAGS = flags.FLAGS
 _NAME = "build_decoder"
@@ -31,43 +32,44 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "seed", 0, "The seed for --weights=random.", lower_bound=0, upper_bound=2**64 - 1
 )
-command.define_artifact_flags()
-flags.adopt_module_key_flags(command)  # So that --help tells them.
+cli.define_artifact_flags()
+flags.adopt_module_key_flags(cli)  # So that --help tells them.
 
 flags.register_validator(
     "weights", bool, message="must be given: the path of a decoder's .h5 file, or `random`"
 )
-command.check_weights_flags(("random",))
+cli.check_weights_flags(("random",))
 
 
 def main() -> int:
-    return command.build(_NAME, build, options.files("decoder"))
+    return cli.build(_NAME, build, spec.files("decoder"))
 
 
 def build() -> str:
     """Builds what the flags ask for and returns the artifact's folder."""
-    from export import artifact, assemble, saved_model, weights
-    from export.decoder import Decoder
+    from export import build, saved_model, staging
+    from unpooling import weights
+    from unpooling.decoder import Decoder
 
     directory = os.path.join(FLAGS.output_dir, vgg19.artifact_name(FLAGS.layer, "decoder"))
-    with artifact.staged(directory, options.files("decoder"), FLAGS.overwrite) as staging:
+    with staging.staged(directory, spec.files("decoder"), FLAGS.overwrite) as staging:
         print(f"weights: {FLAGS.weights}", flush=True)
         loaded = weights.load_decoder(FLAGS.weights, FLAGS.layer, FLAGS.seed)
 
         print(f"decoder: {FLAGS.layer}", flush=True)
         decoder = Decoder(FLAGS.layer, loaded.layers)
 
-        assemble.assemble(
+        build.assemble(
             staging,
             "decoder",
             layer=FLAGS.layer,
             weights=loaded,
             save=lambda path: saved_model.save_decoder(decoder, path),
-            page=command.page_flags(),
-            flags=command.shaping_flags(),
+            page=cli.page_flags(),
+            flags=cli.shaping_flags(),
         )
     return directory
 
 
 if __name__ == "__main__":
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

@@ -17,7 +17,8 @@ import os
 
 from absl import flags
 
-from export import command, options, vgg19
+from export import cli, spec
+from unpooling import vgg19
 
 FLAGS = flags.FLAGS
 _NAME = "build_encoder"
@@ -32,31 +33,32 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "seed", 0, "The seed for --weights=random.", lower_bound=0, upper_bound=2**64 - 1
 )
-flags.DEFINE_enum("index_dtype", "int64", options.INDEX_DTYPES, "The dtype of the index tuples.")
+flags.DEFINE_enum("index_dtype", "int64", spec.INDEX_DTYPES, "The dtype of the index tuples.")
 flags.DEFINE_enum(
     "pooling",
     "argmax",
-    options.ENGINES,
+    spec.ENGINES,
     "What finds the maxima: tf.nn.max_pool_with_argmax, or operations that XLA can compile.",
 )
-command.define_artifact_flags()
-flags.adopt_module_key_flags(command)  # So that --help tells them.
+cli.define_artifact_flags()
+flags.adopt_module_key_flags(cli)  # So that --help tells them.
 
 flags.register_validator("weights", bool, message="must not be empty")
-command.check_weights_flags(("imagenet", "random"), "; for other weights it is known")
+cli.check_weights_flags(("imagenet", "random"), "; for other weights it is known")
 
 
 def main() -> int:
-    return command.build(_NAME, build, options.files("encoder"))
+    return cli.build(_NAME, build, spec.files("encoder"))
 
 
 def build() -> str:
     """Builds what the flags ask for and returns the artifact's folder."""
-    from export import artifact, assemble, saved_model, weights
-    from export.encoder import Encoder
+    from export import build, saved_model, staging
+    from unpooling import weights
+    from unpooling.encoder import Encoder
 
     directory = os.path.join(FLAGS.output_dir, vgg19.artifact_name(FLAGS.layer, "encoder"))
-    with artifact.staged(directory, options.files("encoder"), FLAGS.overwrite) as staging:
+    with staging.staged(directory, spec.files("encoder"), FLAGS.overwrite) as staging:
         print(f"weights: {FLAGS.weights}", flush=True)
         loaded = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
 
@@ -66,14 +68,14 @@ def build() -> str:
         )
         encoder = Encoder(FLAGS.layer, loaded.layers, FLAGS.index_dtype, FLAGS.pooling)
 
-        assemble.assemble(
+        build.assemble(
             staging,
             "encoder",
             layer=FLAGS.layer,
             weights=loaded,
             save=lambda path: saved_model.save(encoder, path),
-            page=command.page_flags(),
-            flags=command.shaping_flags(),
+            page=cli.page_flags(),
+            flags=cli.shaping_flags(),
             index_dtype=FLAGS.index_dtype,
             pooling=FLAGS.pooling,
         )
@@ -81,4 +83,4 @@ def build() -> str:
 
 
 if __name__ == "__main__":
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     import tensorflow_hub as hub
     from PIL import UnidentifiedImageError
 
-    from export import archive
+    from unpooling import archive
 
     try:
         os.makedirs(FLAGS.output_dir, exist_ok=True)
@@ -67,7 +67,7 @@ def show(encoder, photograph, path):
     import numpy as np
     import tensorflow as tf
 
-    from export import pooling, vgg19
+    from unpooling import pooling, vgg19
 
     poolings = len(_as_list(encoder(tf.zeros((1, 16, 16, 3))))) - 1
     height, width = (side // 2**poolings * 2**poolings for side in photograph.shape[:2])

@@ -12,7 +12,8 @@ import tempfile
 
 from absl import flags
 
-from export import command, options, vgg19
+from export import cli, spec
+from unpooling import vgg19
 
 FLAGS = flags.FLAGS
 _NAME = "demo_decoder"
@@ -27,22 +28,20 @@ _PHOTOGRAPHS = ("astronaut", "cat", "motorcycle", "retina", "rocket", "coffee")
 
 
 def main() -> int:
-    return command.run_tensorflow(_NAME, demonstrate)
+    return cli.run_tensorflow(_NAME, demonstrate)
 
 
 def demonstrate() -> None:
     """Builds, trains, decodes, draws, and prints the error."""
-    from training import recipe, run
+    from training import recipe, run_folder
 
     photos = os.path.join(FLAGS.output_dir, "photographs")
     shown = _write_photographs(photos)
     output = ["--overwrite", f"--output_dir={FLAGS.output_dir}"]
     runs = os.path.join(FLAGS.output_dir, "runs")
 
-    command.step(
-        "build_encoder.py", f"--layer={FLAGS.layer}", f"--weights={FLAGS.weights}", *output
-    )
-    command.step(
+    cli.step("build_encoder.py", f"--layer={FLAGS.layer}", f"--weights={FLAGS.weights}", *output)
+    cli.step(
         "train_decoder.py",
         *recipe.flags(FLAGS.layer, shallower=None),
         f"--weights={FLAGS.weights}",
@@ -53,10 +52,10 @@ def demonstrate() -> None:
         "--epochs=3",
         f"--steps_per_epoch={-(-FLAGS.steps // 3)}",
     )
-    command.step(
+    cli.step(
         "build_decoder.py",
         f"--layer={FLAGS.layer}",
-        f"--weights={run.Run(runs, FLAGS.layer).decoder}",
+        f"--weights={run_folder.Run(runs, FLAGS.layer).decoder}",
         *output,
     )
     _show(shown, os.path.join(FLAGS.output_dir, "reconstruction.png"))
@@ -81,11 +80,11 @@ def _show(photograph, path):
     import tensorflow as tf
     import tensorflow_hub as hub
 
-    from export import archive, padding
     from training import data, draw
+    from unpooling import archive, padding
 
     loaded = {}
-    for kind in options.KINDS:
+    for kind in spec.KINDS:
         folder = os.path.join(FLAGS.output_dir, vgg19.artifact_name(FLAGS.layer, kind))
         with tempfile.TemporaryDirectory() as directory:
             archive.unpack(os.path.join(folder, f"{kind}.tar.gz"), directory)
@@ -102,4 +101,4 @@ def _show(photograph, path):
 
 
 if __name__ == "__main__":
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

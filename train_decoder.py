@@ -8,7 +8,7 @@ writes into OUTPUT_DIR/vgg19-block3-conv2-decoder/:
     history.csv      losses and metrics of each epoch
     tensorboard/     the same, as curves
     samples/         pictures held out from training, above their reconstructions
-    run.json         what the run was asked for
+    run_folder.json         what the run was asked for
 
 Interrupted and started again with the same flags, it goes on after the last finished epoch.
 """
@@ -21,14 +21,15 @@ import sys
 
 from absl import flags
 
-from export import command, vgg19
-from training import options
+from export import cli
+from training import config
+from unpooling import vgg19
 
 FLAGS = flags.FLAGS
 _NAME = "train_decoder"
 
 flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which the encoder ends.")
-command.define_weights_flags()
+cli.define_weights_flags()
 flags.DEFINE_string("photos", None, "The folder with the photographs.", required=True)
 flags.DEFINE_string("output_dir", "runs", "The folder in which the run's folder is made.")
 flags.DEFINE_integer("epochs", 10, "How many epochs.", lower_bound=1)
@@ -45,7 +46,7 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "optimizer",
     "adam",
-    options.OPTIMIZERS,
+    config.OPTIMIZERS,
     "What changes the weights: Adam with default parameters, or Muon, which is for kernels.",
 )
 flags.DEFINE_float("learning_rate", 1e-3, "The learning rate at the start.", lower_bound=0.0)
@@ -69,13 +70,13 @@ flags.DEFINE_float(
 flags.DEFINE_enum(
     "precision",
     "float32",
-    options.PRECISIONS,
+    config.PRECISIONS,
     "Of the convolutions of a training step. Weights, losses and validation are float32.",
 )
 flags.DEFINE_enum(
     "initial_kernels",
     "mirrored",
-    options.INITIAL_KERNELS,
+    config.INITIAL_KERNELS,
     "What the decoder begins with: the encoder's kernels, transposed and scaled, or random ones.",
 )
 flags.DEFINE_string(
@@ -87,7 +88,7 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "strategy",
     "one",
-    options.STRATEGIES,
+    config.STRATEGIES,
     "One device, all devices of this machine, or the workers that TF_CONFIG names.",
 )
 flags.DEFINE_integer(
@@ -99,10 +100,10 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("overwrite", False, "Whether to replace a finished run, or one with other flags.")
 
-flags.adopt_module_key_flags(command)  # So that --help tells them.
+flags.adopt_module_key_flags(cli)  # So that --help tells them.
 
 flags.register_validator("photos", bool, message="must be a folder with photographs")
-for _name in ("learning_rate", "final_learning_rate", "warm_up", *options.LOSS_WEIGHTS):
+for _name in ("learning_rate", "final_learning_rate", "warm_up", *config.LOSS_WEIGHTS):
     flags.register_validator(_name, math.isfinite, message="must be a finite number")
 flags.register_multi_flags_validator(
     ["layer", "crop"],
@@ -111,12 +112,12 @@ flags.register_multi_flags_validator(
 )
 flags.register_multi_flags_validator(
     ["crop", "ms_ssim_weight"],
-    lambda values: not values["ms_ssim_weight"] or values["crop"] >= options.MULTI_SCALE_CROP,
-    message=f"MS-SSIM halves pictures four times: --crop must be >= {options.MULTI_SCALE_CROP}, "
+    lambda values: not values["ms_ssim_weight"] or values["crop"] >= config.MULTI_SCALE_CROP,
+    message=f"MS-SSIM halves pictures four times: --crop must be >= {config.MULTI_SCALE_CROP}, "
     "or pass --ms_ssim_weight=0 to do without it",
 )
 flags.register_multi_flags_validator(
-    options.LOSS_WEIGHTS,
+    config.LOSS_WEIGHTS,
     lambda values: any(values.values()),
     message="at least one of the weights of the loss must be above 0",
 )
@@ -125,7 +126,7 @@ flags.register_multi_flags_validator(
 _SHAPING = (
     *"layer epochs batch_size crop seed optimizer learning_rate final_learning_rate".split(),
     *"warm_up precision initial_kernels strategy".split(),
-    *options.LOSS_WEIGHTS,
+    *config.LOSS_WEIGHTS,
 )
 _PATHS = ("weights", "photos", "initial_weights")
 
@@ -133,7 +134,7 @@ _SAMPLES = 4  # pictures, drawn after each epoch
 
 
 def main() -> int:
-    return command.run_tensorflow(
+    return cli.run_tensorflow(
         _NAME,
         lambda: print(f"done: {train()}"),
         interrupted="the same flags go on after the last epoch.",
@@ -147,10 +148,10 @@ def train() -> str:
     strategy = distribution.make_strategy(FLAGS.strategy)  # Before anything else of TensorFlow.
     chief = distribution.is_chief(strategy)
 
-    from export import weights
-    from training import callbacks, data, run
+    from training import callbacks, data, run_folder
+    from unpooling import weights
 
-    folder = run.Run(FLAGS.output_dir, FLAGS.layer)
+    folder = run_folder.Run(FLAGS.output_dir, FLAGS.layer)
     with contextlib.ExitStack() as stack:
         with distribution.together(strategy):
             distribution.check_batch_size(strategy, FLAGS.batch_size)
@@ -203,11 +204,11 @@ def train() -> str:
 
 def _start(encoder_layers, paths):
     """The scale of features, measured on the first batch, and the decoder's first weights."""
-    from training import data, initial
+    from training import data, initial_weights
     from training.model import root_mean_square
 
     images = next(iter(data.training_batches(paths, FLAGS.crop, FLAGS.batch_size, FLAGS.seed)))
-    layers, taken = initial.initial_layers(
+    layers, taken = initial_weights.initial_layers(
         FLAGS.layer,
         FLAGS.seed,
         FLAGS.initial_kernels,
@@ -222,7 +223,7 @@ def _start(encoder_layers, paths):
 
 def _make_model(strategy, encoder_layers, layers, feature_scale, steps):
     """The model, compiled; several workers make it together."""
-    from training import losses, schedule
+    from training import losses, optimizers
     from training.model import Reconstruction
 
     with strategy.scope():
@@ -237,11 +238,11 @@ def _make_model(strategy, encoder_layers, layers, feature_scale, steps):
             FLAGS.precision,
         )
         count = FLAGS.epochs * steps
-        learning_rate = schedule.linear(
+        learning_rate = optimizers.linear(
             FLAGS.learning_rate, FLAGS.final_learning_rate, count, round(FLAGS.warm_up * count)
         )
         last = vgg19.convolutions(FLAGS.layer, "decoder")[-1].name
-        optimizer = schedule.optimizer(FLAGS.optimizer, learning_rate, last)
+        optimizer = optimizers.optimizer(FLAGS.optimizer, learning_rate, last)
         model.compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(model.trainable_variables)  # Too late inside a step of several devices.
     return model
@@ -350,4 +351,4 @@ def _training(encoder, splits, model, settings, metrics):
 
 
 if __name__ == "__main__":
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

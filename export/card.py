@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from export import checksums, hub_page, manifest, options, vgg19
-from export import text as text_module
+from export import checksums, hub_page, manifest, spec
+from unpooling import text as text_module
+from unpooling import vgg19
 
 if TYPE_CHECKING:  # Whoever checks cards need not wait for TensorFlow.
-    from export.weights import Weights
+    from unpooling.weights import Weights
 
 __all__ = ["check", "code_blocks", "outputs", "render"]
 
@@ -71,7 +72,7 @@ def render(
     """Returns the card of a built module, in Markdown.
 
     Args:
-      kind: one of `options.KINDS`.
+      kind: one of `spec.KINDS`.
       layer: one of `vgg19.LAYERS`.
       weights: what the module was built from.
       archive_path: path of the finished archive; its size and SHA-256 go into the card.
@@ -83,7 +84,7 @@ def render(
       index_dtype: of an encoder, "int64" or "int32".
       pooling: what finds an encoder's maxima, "argmax" or "xla".
     """
-    folders = {k: f"{asset_url.rstrip('/')}/{vgg19.artifact_name(layer, k)}" for k in options.KINDS}
+    folders = {k: f"{asset_url.rstrip('/')}/{vgg19.artifact_name(layer, k)}" for k in spec.KINDS}
     blocks = vgg19.blocks_up_to(layer)
     values = {
         "layer": layer,
@@ -159,10 +160,10 @@ def check(
       text: the card.
       layer: the layer at which the encoder ends.
       archive_path: path of the archive.
-      kind: what the archive holds, one of `options.KINDS`.
+      kind: what the archive holds, one of `spec.KINDS`.
       index_dtype: the dtype of an encoder's indices, "int64" or "int32".
       pooling: what finds an encoder's maxima, "argmax" or "xla"; block1 has none.
-      source: where its weights came from, one of `options.SOURCES`; None if not known.
+      source: where its weights came from, one of `spec.SOURCES`; None if not known.
 
     Raises:
       ValueError: says which rule the card breaks, or which fact is not the archive's.

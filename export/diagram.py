@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Polygon, Rectangle
 from matplotlib.path import Path
 
-from export import vgg19
+from unpooling import vgg19
 
 __all__ = ["build_figure", "draw"]
 

@@ -14,7 +14,7 @@ from tensorflow.core.protobuf import fingerprint_pb2
 # Not public, yet the only way to the fingerprint of a SavedModel that was changed on the disk.
 from tensorflow.python.saved_model import fingerprinting_utils
 
-from export import archive
+from unpooling import archive
 
 __all__ = ["check", "write"]
 

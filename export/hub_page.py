@@ -9,16 +9,16 @@ import json
 import pathlib
 import re
 
-from export import options
+from export import spec
 
 __all__ = ["Page", "docs_path", "read", "tags"]
 
 _TAGS = pathlib.Path(__file__).parent.parent / "assets" / "hub_tags.json"
 _NAME = r"[\w.-]+(?:/[\w.-]+)*"
 _FIRST_LINES = (
-    re.compile(rf"# (?P<kind>Publisher) (?P<publisher>{options.PUBLISHER})", re.ASCII),
+    re.compile(rf"# (?P<kind>Publisher) (?P<publisher>{spec.PUBLISHER})", re.ASCII),
     re.compile(
-        rf"# (?P<kind>Module|Collection) (?P<publisher>{options.PUBLISHER})/(?P<name>{_NAME})/"
+        rf"# (?P<kind>Module|Collection) (?P<publisher>{spec.PUBLISHER})/(?P<name>{_NAME})/"
         r"(?P<version>\d+)",
         re.ASCII,
     ),
@@ -159,7 +159,7 @@ def _check_values(metadata):
                     f"{', ...' if len(allowed[key]) > 8 else ''}). Received: {value!r:.80}."
                 )
     for path in metadata.get("asset-path", []):
-        if not re.fullmatch(options.ASSET_URL, path, re.ASCII) or not path.endswith(".tar.gz"):
+        if not re.fullmatch(spec.ASSET_URL, path, re.ASCII) or not path.endswith(".tar.gz"):
             raise ValueError(
                 f"`asset-path` must be an http or https URL ending in .tar.gz. Received: {path!r}."
             )

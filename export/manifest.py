@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export import __version__, archive, checksums, options, vgg19
+from export import __version__, checksums, spec
+from unpooling import archive, vgg19
 
 if TYPE_CHECKING:  # Whoever reads manifests need not wait for TensorFlow.
-    from export.weights import Weights
+    from unpooling.weights import Weights
 
 __all__ = ["check_archive", "check_model", "evaluation", "make", "read", "write"]
 
@@ -48,7 +49,7 @@ def make(
       weights: what the module was built from.
       archive_path: path of the finished archive.
       flags: the flags of the command that shape the artifact, without any path.
-      kind: one of `options.KINDS`.
+      kind: one of `spec.KINDS`.
       index_dtype: an encoder's, "int64" or "int32".
       pooling: what finds an encoder's maxima, "argmax" or "xla".
     """
@@ -124,10 +125,10 @@ def read(path: str) -> dict:
                 f"manifest {path}: `{key}` must be an object. Received: {manifest.get(key)!r:.80}."
             )
     source = manifest["weights"].get("source")
-    if source not in options.SOURCES:
+    if source not in spec.SOURCES:
         raise ValueError(
             f"manifest {path}: the source of the weights must be one of "
-            f"{', '.join(options.SOURCES)}. Received: {source!r:.80}."
+            f"{', '.join(spec.SOURCES)}. Received: {source!r:.80}."
         )
     return manifest
 
@@ -170,7 +171,7 @@ def check_model(
       manifest: as `read` returns it.
       layer: the layer at which the encoder ends.
       weights: for each convolution its (kernel, bias), as `weights.load` returns them.
-      kind: one of `options.KINDS`.
+      kind: one of `spec.KINDS`.
       index_dtype: the dtype of an encoder's indices.
       pooling: what finds an encoder's maxima.
 

@@ -7,9 +7,9 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import fingerprint, options
-from export.decoder import Decoder
-from export.encoder import Encoder
+from export import fingerprint, spec
+from unpooling.decoder import Decoder
+from unpooling.encoder import Encoder
 
 __all__ = ["save", "save_decoder"]
 
@@ -72,7 +72,7 @@ def save_decoder(decoder: Decoder, directory: str) -> None:
       directory: where to.
     """
     call = tf.function(decoder.__call__, autograph=False)
-    for form in (*options.INDEX_DTYPES, "switches"):
+    for form in (*spec.INDEX_DTYPES, "switches"):
         call.get_concrete_function(decoder.input_spec(form))  # A trace that the loaded object has.
 
     def named(form):

@@ -13,8 +13,8 @@ import re
 
 from absl import flags
 
-from export import __version__, command
-from publish import tree, upload
+from export import __version__, cli
+from publish import hosting, tree
 
 __all__ = ["default_repository", "header", "publish"]
 
@@ -88,7 +88,7 @@ def publish(artifact: str, repository: str | None, private: bool, dry_run: bool)
         "to": f"{api.endpoint}/{repository}",
         "if new": "private" if private else "public",
         "commit": f"{module.page.name}/{module.page.version}",
-        "notes": upload.notes(module),
+        "notes": hosting.notes(module),
     }
     repositories = {
         # Of a decoder's encoder: where it goes by default.
@@ -98,11 +98,11 @@ def publish(artifact: str, repository: str | None, private: bool, dry_run: bool)
     downloads = {
         kind: f'huggingface_hub.snapshot_download("{name}")' for kind, name in repositories.items()
     }
-    readme = header(module) + upload.readme(module, "huggingface_hub", downloads)
-    with upload.contents(module, readme) as folder:
-        print(upload.listing(folder, facts), flush=True)
+    readme = header(module) + hosting.readme(module, "huggingface_hub", downloads)
+    with hosting.contents(module, readme) as folder:
+        print(hosting.listing(folder, facts), flush=True)
         if dry_run:
-            print(f"\n{upload.README}:\n\n{readme}")
+            print(f"\n{hosting.README}:\n\n{readme}")
             return
         try:
             api.create_repo(repository, private=private, exist_ok=True)
@@ -115,7 +115,7 @@ def publish(artifact: str, repository: str | None, private: bool, dry_run: bool)
             )
         except Exception as error:  # huggingface_hub raises its HTTP client's errors, and others.
             raise ConnectionError(
-                f"Hugging Face has not taken {repository}: {upload.explain(error)}. Nothing here "
+                f"Hugging Face has not taken {repository}: {hosting.explain(error)}. Nothing here "
                 "was changed; the command can be repeated. For a token that Hugging Face accepts, "
                 "see https://huggingface.co/docs/huggingface_hub/quick-start#authentication"
             ) from error
@@ -123,12 +123,12 @@ def publish(artifact: str, repository: str | None, private: bool, dry_run: bool)
 
 
 def main() -> int:
-    upload.hide_signatures()
+    hosting.hide_signatures()
     logging.disable(logging.INFO)  # The HTTP client reports every request.
     try:
         publish(FLAGS.artifact, FLAGS.repository, FLAGS.private, FLAGS.dry_run)
     except (ImportError, ValueError, OSError) as error:
-        return command.fail(_NAME, str(error))
+        return cli.fail(_NAME, str(error))
     print("dry run: nothing was sent" if FLAGS.dry_run else "done")
     return 0
 
@@ -140,4 +140,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_bool("private", False, "Whether a new repository is private.")
     flags.DEFINE_bool("dry_run", False, "Whether to print what would be sent, and send nothing.")
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

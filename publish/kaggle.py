@@ -14,8 +14,8 @@ import re
 
 from absl import flags
 
-from export import command
-from publish import tree, upload
+from export import cli
+from publish import hosting, tree
 
 __all__ = ["default_handle", "publish"]
 
@@ -74,7 +74,7 @@ def publish(artifact: str, handle: str | None, dry_run: bool) -> None:
     facts = {
         "to": parse_model_handle(handle).to_url(),
         "licence": _LICENSES[module.page.metadata["license"][0]],
-        "notes": upload.notes(module),
+        "notes": hosting.notes(module),
     }
     handles = {
         # Of a decoder's encoder: where it goes by default, as it is built by default.
@@ -82,11 +82,11 @@ def publish(artifact: str, handle: str | None, dry_run: bool) -> None:
         module.kind: handle,
     }
     downloads = {k: f'kagglehub.model_download("{h}")' for k, h in handles.items()}
-    readme = upload.readme(module, "kagglehub", downloads)
-    with upload.contents(module, readme) as folder:
-        print(upload.listing(folder, facts), flush=True)
+    readme = hosting.readme(module, "kagglehub", downloads)
+    with hosting.contents(module, readme) as folder:
+        print(hosting.listing(folder, facts), flush=True)
         if dry_run:
-            print(f"\n{upload.README}:\n\n{readme}")
+            print(f"\n{hosting.README}:\n\n{readme}")
             return
         try:
             kagglehub.model_upload(
@@ -94,18 +94,18 @@ def publish(artifact: str, handle: str | None, dry_run: bool) -> None:
             )
         except Exception as error:  # kagglehub raises requests' errors, and some of its own.
             raise ConnectionError(
-                f"Kaggle has not taken {handle}: {upload.explain(error)}. Nothing here was "
+                f"Kaggle has not taken {handle}: {hosting.explain(error)}. Nothing here was "
                 "changed; the command can be repeated. For credentials that Kaggle accepts, see "
                 "https://github.com/Kaggle/kagglehub#authenticate"
             ) from error
 
 
 def main() -> int:
-    upload.hide_signatures()
+    hosting.hide_signatures()
     try:
         publish(FLAGS.artifact, FLAGS.handle, FLAGS.dry_run)
     except (ImportError, ValueError, OSError) as error:
-        return command.fail(_NAME, str(error))
+        return cli.fail(_NAME, str(error))
     print("dry run: nothing was sent" if FLAGS.dry_run else "done")
     return 0
 
@@ -116,4 +116,4 @@ if __name__ == "__main__":
         "handle", None, f"OWNER/MODEL/{FRAMEWORK}/VARIATION; by default from card and manifest."
     )
     flags.DEFINE_bool("dry_run", False, "Whether to print what would be sent, and send nothing.")
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

@@ -16,8 +16,9 @@ import uvicorn
 from absl import flags
 from starlette import applications, requests, responses, routing, staticfiles
 
-from export import command, hub_page, options, text
+from export import cli, hub_page, spec
 from publish import markdown, tree
+from unpooling import text
 
 __all__ = ["application", "uncompressed_location"]
 
@@ -108,7 +109,7 @@ class _Table:
             page = module.page
             name = f"{page.publisher}/{page.name}"
             self.models[name] = self.models[f"{name}/{page.version}"] = module
-            for file in options.files(module.kind):
+            for file in spec.files(module.kind):
                 path = f"{tree.files_path(module.asset_path)}/{file}"
                 self.files[path] = (os.path.join(module.folder, file), module)
         for path in [*docs.glob("*/*.md"), *docs.glob("*/collections/*/*.md")]:
@@ -220,7 +221,7 @@ def main() -> int:
                 "--port or --host."
             ) from error
     except (ValueError, OSError) as error:
-        return command.fail(_NAME, str(error))
+        return cli.fail(_NAME, str(error))
     host, port = listener.getsockname()[:2]
     print(f"serving {count} models at http://{host}:{port}/", flush=True)
     config = uvicorn.Config(application(FLAGS.root), log_level="warning", server_header=False)
@@ -232,4 +233,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("root", "dist/hub", "The tree to serve.")
     flags.DEFINE_string("host", "127.0.0.1", "The address to listen on; 0.0.0.0 for all.")
     flags.DEFINE_integer("port", 8000, "The port; 0 for any free one.", 0, 65535)
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 import jinja2
 from absl import flags
 
-from export import artifact, card, checksums, command, hub_page, manifest, options, vgg19
+from export import card, checksums, cli, hub_page, manifest, spec, staging
+from unpooling import vgg19
 
 __all__ = ["COLLECTION", "Module", "add", "artifact_folders", "files_path", "modules"]
 
@@ -46,7 +47,7 @@ class Module:
 
     @property
     def kind(self) -> str:
-        """What it is, one of `options.KINDS`."""
+        """What it is, one of `spec.KINDS`."""
         return self.manifest["kind"]
 
     def path(self, ending: str) -> str:
@@ -113,7 +114,7 @@ def add(folders: Sequence[str], output_dir: str, overwrite: bool) -> list[Module
     found = [read_module(folder) for folder in folders]
     copies = {}  # path in the tree: file to copy
     for module in found:
-        names = options.files(module.kind)
+        names = spec.files(module.kind)
         places = {f"{files_path(module.asset_path)}/{name}": name for name in names}
         places[f"{DOCS}/{hub_page.docs_path(module.page)}"] = f"{module.kind}.md"
         for place, name in places.items():
@@ -130,12 +131,12 @@ def add(folders: Sequence[str], output_dir: str, overwrite: bool) -> list[Module
     for publisher in sorted(publishers):
         theirs = sorted((m for m in present if m.page.publisher == publisher), key=_order)
         pages.update(_pages(publisher, theirs))
-    with artifact.staged(output_dir, [*copies, *pages], overwrite=True) as staging:
+    with staging.staged(output_dir, [*copies, *pages], overwrite=True) as folder:
         for place, source in copies.items():
-            os.makedirs(os.path.dirname(os.path.join(staging, place)), exist_ok=True)
-            shutil.copyfile(source, os.path.join(staging, place))
+            os.makedirs(os.path.dirname(os.path.join(folder, place)), exist_ok=True)
+            shutil.copyfile(source, os.path.join(folder, place))
         for place, content in pages.items():
-            path = pathlib.Path(staging, place)
+            path = pathlib.Path(folder, place)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8", newline="\n")
     return sorted(found, key=_order)
@@ -176,7 +177,7 @@ def read_module(folder: str) -> Module:
             raise ValueError(f"it holds {' and '.join(f'{k}.tar.gz' for k in kinds)}")
         (kind,) = kinds
         present = checksums.check(folder, needed=f"{kind}.tar.gz")
-        names = options.files(kind)
+        names = spec.files(kind)
         lacking = [name for name in names if name not in (*present, checksums.FILE)]
         if lacking:
             raise ValueError(f"{', '.join(lacking)} is missing")
@@ -237,7 +238,7 @@ def artifact_folders(artifacts: str) -> list[str]:
 
 def _kinds(folder):
     """Which archives a folder holds: of an artifact it is one."""
-    return [k for k in options.KINDS if os.path.isfile(os.path.join(folder, f"{k}.tar.gz"))]
+    return [k for k in spec.KINDS if os.path.isfile(os.path.join(folder, f"{k}.tar.gz"))]
 
 
 def _read_page(path):
@@ -301,7 +302,7 @@ def main() -> int:
             page = module.page
             print(f"{page.publisher}/{page.name}/{page.version}: {module.asset_path}")
     except (ValueError, OSError) as error:
-        return command.fail(_NAME, str(error))
+        return cli.fail(_NAME, str(error))
     print(f"done: {FLAGS.output_dir}")
     return 0
 
@@ -310,4 +311,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("artifacts", "dist", "The folder that holds the artifacts' folders.")
     flags.DEFINE_string("output_dir", "dist/hub", "The tree; made if it does not exist.")
     flags.DEFINE_bool("overwrite", False, "Whether to replace versions that the tree has.")
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

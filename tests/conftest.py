@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 
-from export import archive
+from unpooling import archive
 
 ROOT = pathlib.Path(__file__).parent.parent
 

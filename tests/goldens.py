@@ -17,9 +17,9 @@ import pathlib
 
 import numpy as np
 
-from export import vgg19, weights
-from export.encoder import Encoder
 from tests import oracle
+from unpooling import vgg19, weights
+from unpooling.encoder import Encoder
 
 PATH = pathlib.Path(__file__).with_name("goldens.json")
 SIDE = 16

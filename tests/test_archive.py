@@ -15,7 +15,7 @@ import zlib
 
 import pytest
 
-from export import archive, vgg19
+from unpooling import archive, vgg19
 
 MEMBERS = (
     "fingerprint.pb",

@@ -17,7 +17,7 @@ from concurrent import futures
 
 import pytest
 
-from export import artifact
+from export import staging as artifact
 from tests.conftest import ROOT
 
 NAMES = ("encoder.tar.gz", "encoder.md", "encoder.png", "encoder.manifest.json", "SHA256SUMS")
@@ -436,7 +436,7 @@ import os
 import signal
 import sys
 
-from export import artifact
+from export import staging as artifact
 
 NAMES = sys.argv[1:]
 KINDS = ("open", "os", "shutil", "tempfile", "fcntl", "ctypes")
@@ -514,7 +514,7 @@ PUBLISHER = """
 import os
 import sys
 
-from export import artifact
+from export import staging as artifact
 
 directory, mark, overwrite, user, *names = sys.argv[1:]
 if user:
@@ -669,7 +669,7 @@ import random
 import sys
 import time
 
-from export import artifact
+from export import staging as artifact
 
 directory, mark, *names = sys.argv[1:]
 sys.stdin.readline()

@@ -15,7 +15,8 @@ def bench(run_command, tmp_path_factory):
     directory = tmp_path_factory.mktemp("docs")
     shutil.copy(ROOT / "docs" / "performance.md", directory)
     result = run_command(
-        "bench.py",
+        "-m",
+        "benchmarks.bench",
         "--layer=block2_conv2",
         "--rounds=1",
         "--side=32",

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from export import vgg19, weights
 from publish import tree
 from tests import photographs
 from tests.conftest import ROOT
 from training import recipe
+from unpooling import vgg19, weights
 
 QUICK = "--crop=32 --batch_size=2 --epochs=1 --steps_per_epoch=2"
 

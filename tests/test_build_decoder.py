@@ -10,8 +10,9 @@ import tensorflow as tf
 import tensorflow_hub as hub
 from PIL import Image
 
-from export import archive, card, checksums, hub_page, options, verify, weights
+from export import card, checksums, hub_page, spec, verify
 from tests.conftest import ROOT
+from unpooling import archive, weights
 
 LAYER = "block2_conv2"
 
@@ -59,7 +60,7 @@ def saved_decoder(artifact, tmp_path_factory):
 
 
 def test_it_makes_five_files_that_pass_every_check(artifact):
-    assert sorted(path.name for path in artifact.iterdir()) == sorted(options.files("decoder"))
+    assert sorted(path.name for path in artifact.iterdir()) == sorted(spec.files("decoder"))
     checks = list(verify.verify(str(artifact / "decoder.tar.gz")))
     assert all(check.passed for check in checks), "\n".join(map(str, checks))
     assert [check.name for check in checks if "none beside" in check.detail] == []
@@ -191,7 +192,7 @@ def test_the_same_command_gives_the_same_files(artifact, run_command, tmp_path):
         PYTHONHASHSEED="7",
     )
     assert result.returncode == 0, result.stderr
-    for name in options.files("decoder"):
+    for name in spec.files("decoder"):
         other = tmp_path / "vgg19-block2-conv2-decoder" / name
         assert other.read_bytes() == (artifact / name).read_bytes(), name
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import build_encoder
-from export import options, verify
+from export import spec, verify
 from tests.conftest import ROOT
 
-ARTIFACTS = {*options.files("encoder")}
+ARTIFACTS = {*spec.files("encoder")}
 
 
 @pytest.fixture

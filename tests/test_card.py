@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import card, vgg19
-from export.weights import Weights
+from export import card
+from unpooling import vgg19
+from unpooling.weights import Weights
 
 SOURCES = {
     "imagenet": Weights({}, "imagenet"),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import vgg19, weights
-from export.decoder import Decoder
-from export.encoder import Encoder
+from unpooling import vgg19, weights
+from unpooling.decoder import Decoder
+from unpooling.encoder import Encoder
 
 LAYER = "block3_conv2"
 

@@ -17,7 +17,8 @@ from matplotlib.path import Path
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from export import diagram, vgg19
+from export import diagram
+from unpooling import vgg19
 
 # Written out here, not computed: the shapes of the five blocks, from the paper.
 SHAPES = (

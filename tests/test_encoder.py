@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import encoder, vgg19, weights
 from tests import oracle
+from unpooling import encoder, vgg19, weights
 
 # A feature is a sum of thousands of products that cancel each other. What float32 loses of it is
 # in proportion to the products, not to the sum: next to a feature of 1000 stands one of 0.01 with

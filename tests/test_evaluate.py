@@ -9,11 +9,11 @@ import pytest
 import skimage.metrics
 from PIL import Image
 
-from export import weights
-from export.decoder import Decoder
-from export.encoder import Encoder
 from tests import photographs
 from training import evaluate
+from unpooling import weights
+from unpooling.decoder import Decoder
+from unpooling.encoder import Encoder
 
 LAYER = "block2_conv2"
 

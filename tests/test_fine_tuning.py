@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras
 
-from export import weights
+from unpooling import weights
 
 
 def train(layer, variables, images, steps=3):

@@ -8,7 +8,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import fingerprint_pb2
 from tensorflow.python.saved_model import fingerprinting_utils
 
-from export import archive, fingerprint
+from export import fingerprint
+from unpooling import archive
 
 FILES = (
     "fingerprint.pb",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import vgg19
 from tests import goldens
+from unpooling import vgg19
 
 STORED = json.loads(goldens.PATH.read_text(encoding="utf-8"))
 

@@ -12,15 +12,16 @@ import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import archive, fingerprint, graph, options, saved_model, verify, weights
-from export.decoder import Decoder
-from export.encoder import Encoder
+from export import fingerprint, saved_model, spec, verify
+from unpooling import archive, graph, weights
+from unpooling.decoder import Decoder
+from unpooling.encoder import Encoder
 
 # Every kind of encoder up to block3; block1 pools nothing, so it is the same in any case. And
 # decoders.
 KINDS = [
     ("block1_conv2", "int64", "argmax"),
-    *itertools.product(["block2_conv2", "block3_conv2"], options.INDEX_DTYPES, options.ENGINES),
+    *itertools.product(["block2_conv2", "block3_conv2"], spec.INDEX_DTYPES, spec.ENGINES),
     ("block1_conv2", None, None),
     ("block3_conv2", None, None),
 ]

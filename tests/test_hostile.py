@@ -23,7 +23,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
 from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 
-from export import archive, verify
+from export import verify
+from unpooling import archive
 
 LAYER = "block1_conv2"
 FILES = (

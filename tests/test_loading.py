@@ -13,9 +13,9 @@ import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras
 
-from export import pooling, vgg19, weights
-from export.encoder import Encoder
 from tests.conftest import ROOT
+from unpooling import pooling, vgg19, weights
+from unpooling.encoder import Encoder
 
 FLAGSHIP = "block5_conv2"
 NAMES = ["features", "block1_indices", "block2_indices", "block3_indices", "block4_indices"]

@@ -21,8 +21,9 @@ import pytest
 import tensorflow as tf
 
 import export
-from export import archive, checksums, manifest, saved_model, verify, weights
-from export.encoder import Encoder
+from export import checksums, manifest, saved_model, verify
+from unpooling import archive, weights
+from unpooling.encoder import Encoder
 
 LAYER = "block2_conv2"
 NAME = "encoder.manifest.json"

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from export import checksums, options
+from export import checksums, spec
 from tests.conftest import ROOT
 
 MODEL = "vgg19-block1-conv2"
@@ -62,7 +62,7 @@ def reason(process):
 
 def seed_of(directory):
     """The seed of the artifact in a folder, once every file has been held against the others."""
-    names = {*options.files("encoder")} - {checksums.FILE}
+    names = {*spec.files("encoder")} - {checksums.FILE}
     assert set(checksums.check(directory, needed="encoder.tar.gz")) == names
     with open(directory / "encoder.manifest.json", encoding="utf-8") as file:
         return json.load(file)["weights"]["seed"]
@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_the_old_artifact(build, tmp_path, room):
     status = printed.index("status 1")
     assert printed[status + 1] == MODEL
     assert [line for line in printed[status + 2 :] if line.endswith(": OK")] == [
-        f"{name}: OK" for name in sorted(options.files("encoder")[:-1])
+        f"{name}: OK" for name in sorted(spec.files("encoder")[:-1])
     ]
     (words,) = [line for line in result.stderr.splitlines() if line.startswith("build_encoder:")]
     assert "No space left on device" in words

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from export import padding, vgg19
+from unpooling import padding, vgg19
 
 
 def test_the_picture_goes_on_as_in_a_mirror():

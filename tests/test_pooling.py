@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from export import options, pooling
+from benchmarks.straightforward import straightforward_pool
+from export import spec
 from tests import oracle
-from tests.straightforward import straightforward_pool
+from unpooling import pooling
 
 NAN, INF = math.nan, math.inf
 
@@ -19,7 +20,7 @@ NAN, INF = math.nan, math.inf
 PROPERTY = hypothesis.settings(derandomize=True, deadline=None, max_examples=100)
 
 INDEX_DTYPES = st.sampled_from([tf.int64, tf.int32])
-ENGINES = st.sampled_from(options.ENGINES)
+ENGINES = st.sampled_from(spec.ENGINES)
 
 # Subnormal numbers are left out: TensorFlow's threads take them for zero, NumPy does not.
 FINITE = st.floats(width=32, allow_subnormal=False, allow_nan=False, allow_infinity=False)
@@ -91,7 +92,7 @@ def normal(shape, seed=0):
     ],
 )
 @pytest.mark.parametrize("channels", [1, 8])  # TensorFlow may vectorise over the channels.
-@pytest.mark.parametrize("engine", options.ENGINES)
+@pytest.mark.parametrize("engine", spec.ENGINES)
 def test_the_winner_of_one_window(window, value, y, x, channels, engine):
     values = np.repeat(np.array(window, np.float32).reshape(1, 2, 2, 1), channels, axis=-1)
 
@@ -194,7 +195,7 @@ def test_values_and_tuples_equal_those_of_the_straightforward_graph(values, inde
     np.testing.assert_array_equal(indices, expected_indices)
 
 
-@pytest.mark.parametrize("engine", options.ENGINES)
+@pytest.mark.parametrize("engine", spec.ENGINES)
 def test_a_large_map_full_of_ties_and_nan_pools_as_the_straightforward_graph(engine):
     random = np.random.default_rng(0)
     values = np.maximum(random.normal(size=(2, 67, 131, 64)), 0).round(1).astype(np.float32)
@@ -323,7 +324,7 @@ def test_the_gradient_of_pooling_goes_to_the_winners_only(values, index_dtype, e
         np.testing.assert_array_equal(gradient, expected)
 
 
-@pytest.mark.parametrize("engine", options.ENGINES)
+@pytest.mark.parametrize("engine", spec.ENGINES)
 def test_the_second_derivative_is_that_of_plain_pooling(engine):
     def second_derivative(pool):
         values = tf.Variable(normal((2, 5, 6, 3)))
@@ -416,7 +417,7 @@ def test_another_engine_is_refused(pool):
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 1, 3), (1, 3, 1, 1)])
-@pytest.mark.parametrize("engine", options.ENGINES)
+@pytest.mark.parametrize("engine", spec.ENGINES)
 def test_a_map_without_windows_gives_nothing(shape, engine):
     values = tf.ones(shape)
 

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 from PIL import Image
 
-from export import archive, card
+from export import card
 from tests.conftest import ROOT
+from unpooling import archive
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

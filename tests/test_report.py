@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import weights
 from tests import photographs
-from training import draw, evaluate, run
+from training import draw, evaluate, run_folder
+from unpooling import weights
 
 LAYER = "block2_conv2"
 
@@ -21,7 +21,7 @@ def runs(tmp_path):
     layers = weights.load_decoder("random", LAYER).layers
     paths = photographs.write(tmp_path / "photos", test=2)["test"]
     means = evaluate.summarise(list(evaluate.measure(LAYER, encoder, layers, paths)))
-    made = run.Run(str(tmp_path / "runs"), LAYER)
+    made = run_folder.Run(str(tmp_path / "runs"), LAYER)
     with made.locked():
         made.begin({})
         training = {
@@ -58,7 +58,7 @@ def test_what_is_not_finished_or_says_too_little_is_refused(run_many, runs, tmp_
     def case(words, change, *flags):
         folder = tmp_path / f"case{len(cases)}"
         shutil.copytree(tmp_path / "runs", folder)
-        change(run.Run(str(folder), LAYER))
+        change(run_folder.Run(str(folder), LAYER))
         cases.append((words, ["--weights=random", f"--runs={folder}", *flags]))
 
     (small,) = photographs.write(tmp_path / "small", test=1)["test"]

@@ -24,16 +24,17 @@ from tensorflow.core.protobuf import saved_model_pb2
 # Not public; drawing a million numbers by making tensors would take minutes.
 from tensorflow.python.framework import ops
 
-from export import archive, manifest, options, saved_model, weights
-from export.encoder import Encoder
+from export import manifest, saved_model, spec
 from tests.conftest import ROOT
+from unpooling import archive, weights
+from unpooling.encoder import Encoder
 
 LAYER = "block2_conv2"
-VARIANTS = [(engine, dtype) for engine in options.ENGINES for dtype in options.INDEX_DTYPES]
+VARIANTS = [(engine, dtype) for engine in spec.ENGINES for dtype in spec.INDEX_DTYPES]
 FIRST = ("xla", "int32")  # what no other test has the command build, which takes seconds
 
 every_variant = pytest.mark.parametrize(("engine", "dtype"), VARIANTS)
-every_engine = pytest.mark.parametrize("engine", options.ENGINES)
+every_engine = pytest.mark.parametrize("engine", spec.ENGINES)
 
 
 def make(engine="argmax", dtype="int64"):
@@ -176,9 +177,9 @@ def test_the_five_files_are_the_same_in_entirely_other_surroundings(build, place
         assert float(now) > start + 399 * 86400
     assert found.stat().st_mode & 0o077 == 0
 
-    assert sorted(os.listdir(found)) == sorted(options.files("encoder"))
+    assert sorted(os.listdir(found)) == sorted(spec.files("encoder"))
     assert_same_archive(found / "encoder.tar.gz", usual / "encoder.tar.gz")
-    for name in options.files("encoder"):
+    for name in spec.files("encoder"):
         assert (found / name).read_bytes() == (usual / name).read_bytes(), name
 
 

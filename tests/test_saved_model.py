@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import archive, saved_model, vgg19
-from export.encoder import Encoder
+from export import saved_model
+from unpooling import archive, vgg19
+from unpooling.encoder import Encoder
 
 LAYER = "block2_conv2"
 

@@ -17,7 +17,7 @@ import pytest
 import tensorflow_hub as hub
 from PIL import Image
 
-from export import checksums, options
+from export import checksums, spec
 from publish import markdown, serve, tree
 from tests.conftest import ROOT
 
@@ -47,7 +47,7 @@ def root(build, tmp_path_factory):
     card = folder / "one" / "encoder.md"
     text = card.read_text(encoding="utf-8").replace("encoder/1\n", "encoder/12\n", 1)
     card.write_text(text.replace("vgg19-with-unpooling/", "two/"), encoding="utf-8")
-    checksums.write(str(folder / "one"), options.files("encoder")[:-1])
+    checksums.write(str(folder / "one"), spec.files("encoder")[:-1])
     tree.add(tree.artifact_folders(str(folder)), str(root), overwrite=False)
     return root
 
@@ -166,7 +166,7 @@ def test_what_the_protocol_does_not_have_says_what_there_is(get, path, status, w
 # Files.
 
 
-@pytest.mark.parametrize("name", options.files("encoder"))
+@pytest.mark.parametrize("name", spec.files("encoder"))
 def test_files_lie_under_the_path_of_their_url(get, build, name):
     status, _, body = get(f"/{FILES}/{name}")
     assert status == 200

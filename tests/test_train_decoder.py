@@ -17,9 +17,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export import checksums, weights
+from export import checksums
 from tests import photographs
 from tests.conftest import ROOT
+from unpooling import weights
 
 FOLDER = "vgg19-block1-conv2-decoder"
 METRICS = ("l1", "l2", "loss", "perceptual")

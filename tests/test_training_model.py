@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import vgg19, weights
-from export.decoder import Decoder
-from export.encoder import Encoder
 from tests import photographs
-from training import callbacks, initial, losses, model, schedule
+from training import callbacks, initial_weights, losses, model, optimizers
+from unpooling import vgg19, weights
+from unpooling.decoder import Decoder
+from unpooling.encoder import Encoder
 
 NO_SSIM = losses.LossWeights(ms_ssim=0.0)
 
@@ -23,7 +23,7 @@ def make(
     layer, images, loss_weights=NO_SSIM, precision="float32", source=None, kernels="he_normal"
 ):
     encoder = weights.load("random", layer).layers
-    layers, _ = initial.initial_layers(layer, 0, kernels, source, encoder, images)
+    layers, _ = initial_weights.initial_layers(layer, 0, kernels, source, encoder, images)
     scale = model.root_mean_square(layer, encoder, images)
     made = model.Reconstruction(layer, encoder, layers, scale, loss_weights, precision)
     made.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
@@ -123,14 +123,14 @@ def test_ms_ssim_is_learnt_from_random_weights():
 
 
 def test_the_learning_rate_goes_down_in_equal_steps():
-    rates = schedule.linear(1e-3, 2e-4, 100)
+    rates = optimizers.linear(1e-3, 2e-4, 100)
     np.testing.assert_allclose(
         [float(rates(step)) for step in (0, 50, 100, 200)], [1e-3, 6e-4, 2e-4, 2e-4], rtol=1e-5
     )
 
 
 def test_the_learning_rate_can_rise_first():
-    rates = schedule.linear(1e-3, 2e-4, 100, warm_up=20)
+    rates = optimizers.linear(1e-3, 2e-4, 100, warm_up=20)
     found = [float(rates(step)) for step in (0, 10, 20, 60, 100, 200)]
     np.testing.assert_allclose(found, [0, 5e-4, 1e-3, 6e-4, 2e-4, 2e-4], rtol=1e-5)
     again = type(rates).from_config(rates.get_config())
@@ -138,16 +138,16 @@ def test_the_learning_rate_can_rise_first():
 
 
 def test_adam_is_the_published_one():
-    adam = schedule.optimizer("adam", 1e-3, "last")
+    adam = optimizers.optimizer("adam", 1e-3, "last")
     assert (adam.beta_1, adam.beta_2, adam.epsilon) == (0.9, 0.999, 1e-7)
     assert adam.weight_decay is None
     with pytest.raises(ValueError, match="`optimizer` must be one of adam, muon"):
-        schedule.optimizer("sgd", 1e-3, "last")
+        optimizers.optimizer("sgd", 1e-3, "last")
 
 
 def test_muon_turns_kernels_and_adam_the_rest(images):
     made = make("block2_conv2", images)
-    made.optimizer = schedule.optimizer("muon", 1e-3, "decoder_block1_conv1")
+    made.optimizer = optimizers.optimizer("muon", 1e-3, "decoder_block1_conv1")
     before = {v.name: v.numpy() for v in made.trainable_variables}
     made.train_step(images)
     for variable in made.trainable_variables:
@@ -180,7 +180,7 @@ def test_muon_is_that_of_keras():
             optimizer.apply(gradients, variables)
         return [v.numpy() for v in variables]
 
-    ours = learn(schedule.Muon(0.01, by_adam=["last_kernel"]))
+    ours = learn(optimizers.Muon(0.01, by_adam=["last_kernel"]))
     arguments = {"adam_beta_2": 0.99, "weight_decay": None, "exclude_layers": ["last_kernel"]}
     try:
         theirs = learn(keras.optimizers.Muon(0.01, adam_weight_decay=None, **arguments))
@@ -188,7 +188,7 @@ def test_muon_is_that_of_keras():
         pytest.skip("Keras 3.12 has another Muon, which does not work with TensorFlow")
     for found, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    again = schedule.Muon.from_config(schedule.Muon(0.01, by_adam=["last_kernel"]).get_config())
+    again = optimizers.Muon.from_config(optimizers.Muon(0.01, by_adam=["last_kernel"]).get_config())
     for found, expected in zip(learn(again), ours, strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -196,7 +196,7 @@ def test_muon_is_that_of_keras():
 def test_mirrored_kernels_are_the_encoders_transposed_and_scaled(images):
     layer = "block2_conv2"
     encoder = weights.load("random", layer).layers
-    layers, taken = initial.initial_layers(layer, 0, "mirrored", None, encoder, images)
+    layers, taken = initial_weights.initial_layers(layer, 0, "mirrored", None, encoder, images)
     assert not taken
     ours, theirs = vgg19.convolutions(layer, "decoder"), reversed(vgg19.convolutions(layer))
     for mine, its in zip(ours, theirs, strict=True):
@@ -225,9 +225,9 @@ def test_mirrored_kernels_are_the_encoders_transposed_and_scaled(images):
 def test_an_optimizer_goes_on_where_its_backup_ended(images, tmp_path, name):
     def run(epochs):
         made = make("block2_conv2", images, kernels="mirrored")
-        rates = schedule.linear(1e-3, 0.0, 4, warm_up=1)
+        rates = optimizers.linear(1e-3, 0.0, 4, warm_up=1)
         made.compile(
-            optimizer=schedule.optimizer(name, rates, "decoder_block1_conv1"), jit_compile=False
+            optimizer=optimizers.optimizer(name, rates, "decoder_block1_conv1"), jit_compile=False
         )
         made.optimizer.build(made.trainable_variables)
         made.fit(
@@ -279,7 +279,9 @@ def test_of_a_shallower_decoder_the_common_convolutions_are_taken_over(images, t
     shallow = biased(make("block1_conv2", images))
     source = save(shallow, tmp_path / "decoder.h5")
     encoder = weights.load("random", "block2_conv2").layers
-    layers, taken = initial.initial_layers("block2_conv2", 0, "he_normal", source, encoder, images)
+    layers, taken = initial_weights.initial_layers(
+        "block2_conv2", 0, "he_normal", source, encoder, images
+    )
     assert taken == ["decoder_block1_conv2", "decoder_block1_conv1"]
     random = weights.load_decoder("random", "block2_conv2").layers
     for name, pair in layers.items():
@@ -296,7 +298,9 @@ def test_of_a_deeper_decoder_too(images, tmp_path):
     deep = biased(make("block2_conv2", images))
     source = save(deep, tmp_path / "decoder.h5")
     encoder = weights.load("random", "block1_conv2").layers
-    layers, taken = initial.initial_layers("block1_conv2", 0, "mirrored", source, encoder, images)
+    layers, taken = initial_weights.initial_layers(
+        "block1_conv2", 0, "mirrored", source, encoder, images
+    )
     assert taken == list(layers)
     for name in taken:
         learnt = np.reshape(deep._decoder[name][0], layers[name][0].shape)
@@ -314,4 +318,4 @@ def test_a_file_that_is_no_decoder_is_refused(images, tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             source = str(tmp_path / name)
-            initial.initial_layers("block1_conv2", 0, "mirrored", source, encoder, images)
+            initial_weights.initial_layers("block1_conv2", 0, "mirrored", source, encoder, images)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from export import checksums, hub_page, options
+from export import checksums, hub_page, spec
 from publish import tree
 
 MODEL = "vgg19-block1-conv2"
@@ -58,7 +58,7 @@ def another_version(one, version):
 
 def seal(folder):
     """Writes the checksums of a folder anew."""
-    checksums.write(str(folder), options.files("encoder")[:-1])
+    checksums.write(str(folder), spec.files("encoder")[:-1])
 
 
 def test_pages_and_files_have_their_places(artifacts, tmp_path):
@@ -70,13 +70,13 @@ def test_pages_and_files_have_their_places(artifacts, tmp_path):
     for k in (1, 2):
         expected.add(f"{DOCS}/models/vgg19-block{k}-conv2-unpooling-encoder/1.md")
         expected |= {
-            f"vgg19-with-unpooling/vgg19-block{k}-conv2/{n}" for n in options.files("encoder")
+            f"vgg19-with-unpooling/vgg19-block{k}-conv2/{n}" for n in spec.files("encoder")
         }
     found = content(tmp_path / "hub")
     assert set(found) == expected
     card = (artifacts / MODEL / "encoder.md").read_bytes()
     assert found[f"{DOCS}/models/{MODEL}-unpooling-encoder/1.md"] == card
-    for name in options.files("encoder"):
+    for name in spec.files("encoder"):
         assert found[f"{FILES}/{name}"] == (artifacts / MODEL / name).read_bytes()
 
 
@@ -284,7 +284,7 @@ def test_a_decoder_lies_beside_its_encoder(build, build_decoder, tmp_path):
     ]
     found = content(tmp_path / "hub")
     for kind, folder in (("encoder", MODEL), ("decoder", f"{MODEL}-decoder")):
-        for name in options.files(kind):
+        for name in spec.files(kind):
             assert f"vgg19-with-unpooling/{folder}/{name}" in found
     page = found[f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"].decode()
     assert "| encoder | features |" in page
@@ -299,7 +299,7 @@ def test_the_collection_has_the_measured_error(build_decoder, tmp_path):
     stated = json.loads((folder / "decoder.manifest.json").read_text())
     stated["weights"]["training"] = {"evaluation": {"error": 2.0625}}
     (folder / "decoder.manifest.json").write_text(json.dumps(stated))
-    checksums.write(str(folder), options.files("decoder")[:-1])
+    checksums.write(str(folder), spec.files("decoder")[:-1])
     add(tmp_path / "one", tmp_path / "hub")
     found = content(tmp_path / "hub")
     page = found[f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"].decode()

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from export import card, manifest
-from publish import tree, upload
+from publish import hosting, tree
 
 
 @pytest.fixture(scope="module", params=["block1_conv2", "block2_conv2"])
@@ -16,7 +16,7 @@ def module(build, request):
 
 
 def make_readme(module):
-    return upload.readme(module, "some_package", {"encoder": 'some_package.download("me/it")'})
+    return hosting.readme(module, "some_package", {"encoder": 'some_package.download("me/it")'})
 
 
 def test_the_card_is_the_modules_own_but_for_what_is_another_thing_there(module):
@@ -37,15 +37,15 @@ def test_the_card_is_the_modules_own_but_for_what_is_another_thing_there(module)
 def test_a_decoders_card_downloads_both_halves(build_decoder):
     module = tree.read_module(str(build_decoder("block2_conv2")))
     downloads = {"encoder": 'some_package.download("me/e")', "decoder": 'some_package.get("me/d")'}
-    readme = upload.readme(module, "some_package", downloads)
+    readme = hosting.readme(module, "some_package", downloads)
     assert 'ENCODER_URL = some_package.download("me/e")\n' in readme
     assert 'DECODER_URL = some_package.get("me/d")\n' in readme
     assert "![Architecture of vgg19-block2-conv2-unpooling-decoder](decoder.png)" in readme
-    assert upload.notes(module).startswith(
+    assert hosting.notes(module).startswith(
         "vgg19-block2-conv2-unpooling-decoder/1: decoder for VGG19 up to block2_conv2; untrained: "
     )
-    with upload.contents(module, readme) as folder:
-        listing = upload.listing(folder, {"to": "there"})
+    with hosting.contents(module, readme) as folder:
+        listing = hosting.listing(folder, {"to": "there"})
     assert " decoder.manifest.json\n" in listing and " decoder.png\n" in listing
 
 
@@ -58,9 +58,9 @@ def test_a_card_that_was_changed_by_hand_is_refused(module, tmp_path):
 
 
 def test_the_folder_holds_the_saved_model_and_what_there_is_to_read(module, saved_model):
-    with upload.contents(module, "the card\n") as folder:
+    with hosting.contents(module, "the card\n") as folder:
         members = manifest.read(f"{module.folder}/encoder.manifest.json")["members"]
-        listing = upload.listing(folder, {"to": "there"})
+        listing = hosting.listing(folder, {"to": "there"})
         beside = ["README.md", "SHA256SUMS", "encoder.manifest.json", "encoder.png"]
         assert [line.split()[-1] for line in listing.split("\n")[1:-1]] == sorted(
             [*members, *beside]
@@ -80,7 +80,7 @@ def test_the_folder_holds_the_saved_model_and_what_there_is_to_read(module, save
 
 def test_the_notes_say_what_a_version_is_made_of(module):
     stated = module.manifest
-    notes = upload.notes(module)
+    notes = hosting.notes(module)
     assert "\n" not in notes
     for fact in (
         f"{module.page.name}/1: encoder for VGG19 up to {stated['layer']}",
@@ -108,7 +108,7 @@ def test_the_notes_say_what_a_version_is_made_of(module):
 def test_the_notes_name_the_source_of_the_weights(module, weights, words):
     weights = {"file_name": None, "file_sha256": None, **weights}
     other = dataclasses.replace(module, manifest={**module.manifest, "weights": weights})
-    assert f"; {words}; " in upload.notes(other)
+    assert f"; {words}; " in hosting.notes(other)
 
 
 def test_errors_are_told_with_their_causes_and_without_signatures():
@@ -118,16 +118,16 @@ def test_errors_are_told_with_their_causes_and_without_signatures():
         except OSError as error:
             raise RuntimeError("while uploading\n 'a'.") from error
     except RuntimeError as error:
-        found = upload.explain(error)
+        found = hosting.explain(error)
     assert found == "while uploading 'a': PUT https://x.org/a?... failed"
-    assert upload.explain(KeyError()) == "KeyError"
-    assert upload.explain(OSError("Why? Because")) == "Why? Because"
+    assert hosting.explain(KeyError()) == "KeyError"
+    assert hosting.explain(OSError("Why? Because")) == "Why? Because"
 
 
 def test_log_records_lose_their_signatures(caplog):
     factory = logging.getLogRecordFactory()
     try:
-        upload.hide_signatures()
+        hosting.hide_signatures()
         logging.getLogger("library").warning("Issue: %s, retrying", "url: /up/1?id=abc (x)")
     finally:
         logging.setLogRecordFactory(factory)

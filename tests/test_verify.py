@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import archive, encoder, fingerprint, pooling, saved_model, verify, vgg19, weights
+from export import fingerprint, saved_model, verify
+from unpooling import archive, encoder, pooling, vgg19, weights
 
 LAYER = "block3_conv2"
 NAMES = [

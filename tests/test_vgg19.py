@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from export import vgg19
+from unpooling import vgg19
 
 ALL_LAYERS = ["block1_conv2", "block2_conv2", "block3_conv2", "block4_conv2", "block5_conv2"]
 

@@ -17,7 +17,7 @@ import tf_keras
 from keras.src.applications import vgg19 as keras_vgg19
 from keras.src.utils import file_utils
 
-from export import vgg19, weights
+from unpooling import vgg19, weights
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from export import padding, text
-from training import options
+from training import config
+from unpooling import padding, text
 
 __all__ = [
     "decode_picture",
@@ -55,7 +55,7 @@ def find_pictures(folder: str) -> list[str]:
 
 
 def split_of(path: str) -> str:
-    """Returns the split of a picture, one of `options.SPLITS`.
+    """Returns the split of a picture, one of `config.SPLITS`.
 
     It depends on the name of the file alone, by its SHA-256, so it stays when pictures are added,
     removed or moved: 90 % are for training, 9 % for validation, 1 % for the test.
@@ -69,7 +69,7 @@ def split_of(path: str) -> str:
 
 def split_pictures(paths: Sequence[str]) -> dict[str, list[str]]:
     """Returns the paths of each split, in the order in which they came."""
-    splits = {split: [] for split in options.SPLITS}
+    splits = {split: [] for split in config.SPLITS}
     for path in paths:
         splits[split_of(path)].append(path)
     return splits

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from training import options
+from training import config
 
 __all__ = ["check_batch_size", "is_chief", "make_strategy", "pooling_engine", "same", "together"]
 
@@ -16,7 +16,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
     """Returns the strategy of a name; to be called before anything else of TensorFlow.
 
     Args:
-      name: one of `options.STRATEGIES`; "multi_worker" reads the environment variable TF_CONFIG.
+      name: one of `config.STRATEGIES`; "multi_worker" reads the environment variable TF_CONFIG.
 
     Raises:
       ValueError: if the name is another, or TF_CONFIG does not name this worker.
@@ -30,7 +30,7 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         _check_workers(os.environ.get("TF_CONFIG", ""))
         return tf.distribute.MultiWorkerMirroredStrategy()
     raise ValueError(
-        f"`strategy` must be one of {', '.join(options.STRATEGIES)}. Received: {name!r}."
+        f"`strategy` must be one of {', '.join(config.STRATEGIES)}. Received: {name!r}."
     )
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import flags
 
-from export import command, vgg19
-from training import options
+from export import cli
+from training import config
+from unpooling import vgg19
 
 __all__ = ["COLUMNS", "PUBLISHED_ERRORS", "define_flags", "measure", "summarise"]
 
@@ -41,14 +42,14 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Defines the command's flags: not on import, since other commands have some of the names."""
     flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which encoders end.")
-    command.define_weights_flags()
-    flags.adopt_module_key_flags(command)  # So that --help tells them.
+    cli.define_weights_flags()
+    flags.adopt_module_key_flags(cli)  # So that --help tells them.
     flags.DEFINE_string("decoder", None, "The decoder.h5 to measure.", required=True)
     flags.DEFINE_string("photos", None, "The folder with the photographs.", required=True)
     flags.DEFINE_enum(
         "split",
         _HELD_OUT,
-        ("all", *options.SPLITS, _HELD_OUT),
+        ("all", *config.SPLITS, _HELD_OUT),
         "Which of them, by the hash of the name; held_out is validation and test.",
     )
     flags.DEFINE_string("output", None, "The CSV file for each photograph's figures.")
@@ -79,10 +80,10 @@ def measure(
     """
     import tensorflow as tf
 
-    from export import padding, text
-    from export.decoder import Decoder
-    from export.encoder import Encoder
     from training import data, distribution
+    from unpooling import padding, text
+    from unpooling.decoder import Decoder
+    from unpooling.encoder import Encoder
 
     encoder = Encoder(layer, encoder_layers, engine=distribution.pooling_engine())
     decoder = Decoder(layer, decoder_layers)
@@ -135,11 +136,11 @@ def summarise(rows: Sequence[Mapping]) -> dict[str, float]:
 
 
 def main() -> int:
-    return command.run_tensorflow(_NAME, _evaluate)
+    return cli.run_tensorflow(_NAME, _evaluate)
 
 
 def _evaluate():
-    from export import text, weights
+    from unpooling import text, weights
 
     encoder = weights.load(FLAGS.weights, FLAGS.layer, FLAGS.seed)
     decoder = weights.load_decoder(FLAGS.decoder, FLAGS.layer)
@@ -202,4 +203,4 @@ def _write(rows, path):
 
 if __name__ == "__main__":
     define_flags()
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

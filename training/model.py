@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export import decoder, encoder, pooling, vgg19
-from training import distribution, losses, options
+from training import config, distribution, losses
+from unpooling import decoder, encoder, pooling, vgg19
 
 __all__ = ["MEAN_RGB", "PIXEL_SCALE", "Reconstruction", "encode_with_switches", "root_mean_square"]
 
@@ -88,7 +88,7 @@ class Reconstruction(keras.Model):
             which it learns.
           feature_scale: the root mean square of the encoder's features.
           weights: of the terms of the loss; None for the published ones.
-          precision: one of `options.PRECISIONS`: in which the convolutions of a training step are
+          precision: one of `config.PRECISIONS`: in which the convolutions of a training step are
             computed, all but the last one, which makes pixels. Weights, losses and everything
             outside of training are float32.
 
@@ -97,9 +97,9 @@ class Reconstruction(keras.Model):
             0, or the scale is not a positive number.
         """
         super().__init__(name="reconstruction")
-        if precision not in options.PRECISIONS:
+        if precision not in config.PRECISIONS:
             raise ValueError(
-                f"`precision` must be one of {', '.join(options.PRECISIONS)}. "
+                f"`precision` must be one of {', '.join(config.PRECISIONS)}. "
                 f"Received: {precision!r}."
             )
         if not 0 < feature_scale < np.inf:

@@ -1,6 +1,6 @@
 """How the decoders of the collection are trained."""
 
-from export import vgg19
+from unpooling import vgg19
 
 __all__ = ["flags"]
 

@@ -14,8 +14,9 @@ import os
 
 from absl import flags
 
-from export import command, vgg19
+from export import cli
 from training import evaluate
+from unpooling import vgg19
 
 __all__ = ["define_flags"]
 
@@ -28,8 +29,8 @@ _DETAIL = (265, 320)
 
 def define_flags() -> None:
     """Defines the command's flags: not on import, since other commands have some of the names."""
-    command.define_weights_flags()
-    flags.adopt_module_key_flags(command)  # So that --help tells them.
+    cli.define_weights_flags()
+    flags.adopt_module_key_flags(cli)  # So that --help tells them.
     flags.DEFINE_string("runs", "runs", "The folder of the training runs.")
     flags.DEFINE_string(
         "photo", None, "The photograph to show. Default: one that scikit-image brings along."
@@ -38,16 +39,16 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    return command.run_tensorflow(_NAME, _report)
+    return cli.run_tensorflow(_NAME, _report)
 
 
 def _report():
-    from export import weights
-    from training import draw, run
+    from training import draw, run_folder
+    from unpooling import weights
 
     found = {}
     for layer in vgg19.LAYERS:
-        folder = run.Run(FLAGS.runs, layer)
+        folder = run_folder.Run(FLAGS.runs, layer)
         if folder.is_finished():
             decoder = weights.load_decoder(folder.decoder, layer)
             encoder = weights.load(FLAGS.weights, layer, FLAGS.seed)
@@ -84,8 +85,8 @@ def _report():
 
 def _photograph():
     """(H, W, 3), uint8, with sides that every decoder gives back whole."""
-    from export import padding
     from training import data
+    from unpooling import padding
 
     if FLAGS.photo is None:
         from skimage import data as photographs
@@ -125,8 +126,8 @@ def _decode(layer, encoder, decoder, photograph):
     import numpy as np
     import tensorflow as tf
 
-    from export.decoder import Decoder
-    from export.encoder import Encoder
+    from unpooling.decoder import Decoder
+    from unpooling.encoder import Encoder
 
     images = tf.constant(photograph[np.newaxis], tf.float32)
     positions = Encoder(layer, encoder.layers).compact(images)
@@ -135,4 +136,4 @@ def _decode(layer, encoder, decoder, photograph):
 
 if __name__ == "__main__":
     define_flags()
-    command.run(_NAME, main)
+    cli.run(_NAME, main)

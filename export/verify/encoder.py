@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export import vgg19
-from export.subject import TOLERANCE, Subject, as_list, close, equal, error_of, expect, plain
+from export.verify.loaded import TOLERANCE, Subject, as_list, close, equal, error_of, expect, plain
+from unpooling import vgg19
 
 __all__ = ["CHECKS"]
 

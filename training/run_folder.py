@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 
-from export import vgg19
+from unpooling import vgg19
 
 __all__ = ["Run"]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from export import pooling, vgg19
+from unpooling import pooling, vgg19
 
 __all__ = ["Encoder", "encode"]
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from export import hub_page, options, text
+from export import hub_page, spec
+from unpooling import text
 
 __all__ = [
     "build",
@@ -50,12 +51,12 @@ def define_artifact_flags() -> None:
     flags.DEFINE_bool("overwrite", False, "Whether to replace an existing artifact.")
     flags.register_validator(
         "publisher",
-        lambda value: re.fullmatch(options.PUBLISHER, value, re.ASCII),
+        lambda value: re.fullmatch(spec.PUBLISHER, value, re.ASCII),
         message="must consist of lower-case letters, digits and hyphens",
     )
     flags.register_validator(
         "asset_url",
-        lambda value: re.fullmatch(options.ASSET_URL, value, re.ASCII),
+        lambda value: re.fullmatch(spec.ASSET_URL, value, re.ASCII),
         message="must be an http or https URL",
     )
 

@@ -21,7 +21,7 @@ import time
 
 from absl import app, flags, logging
 
-from export import vgg19
+from unpooling import vgg19
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which the encoders end.")
@@ -88,10 +88,11 @@ FROM_INT64, FROM_SWITCHES = "decoder, from int64 indices", "decoder, from switch
 
 def save_models(directory):
     """Saves and packs encoders of each kind and a decoder, seeded; returns {kind: folder}."""
-    from export import archive, saved_model, weights
-    from export.decoder import Decoder
-    from export.encoder import Encoder
-    from tests.straightforward import straightforward_pool
+    from benchmarks.straightforward import straightforward_pool
+    from export import saved_model
+    from unpooling import archive, weights
+    from unpooling.decoder import Decoder
+    from unpooling.encoder import Encoder
 
     class Straightforward(Encoder):
         def __call__(self, images):
@@ -154,8 +155,8 @@ def time_encoder_under_xla(models, side):
 def time_pooling(side):
     import tensorflow as tf
 
-    from export import pooling
-    from tests.straightforward import straightforward_pool
+    from benchmarks.straightforward import straightforward_pool
+    from unpooling import pooling
 
     values = tf.random.stateless_normal((1, side, side, 64), (0, 0))
     spec = [tf.TensorSpec((None, None, None, 64), tf.float32)]
@@ -185,7 +186,7 @@ def time_pooling(side):
 def time_unpooling(side):
     import tensorflow as tf
 
-    from export import pooling
+    from unpooling import pooling
 
     values = tf.random.stateless_normal((1, side, side, 64), (0, 0))
     pooled, indices = pooling.max_pool_with_indices(values)
@@ -344,7 +345,7 @@ def in_fresh_process(function, *arguments):
 
 def measure_startup(path):
     """Seconds of import, load, first and second call, in a process that did nothing before."""
-    from export import archive
+    from unpooling import archive
 
     start = time.perf_counter()
     import tensorflow as tf

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from export import decoder, vgg19, weights
-from training import model, options
+from training import config, model
+from unpooling import decoder, vgg19, weights
 
 __all__ = ["initial_layers"]
 
@@ -40,7 +40,7 @@ def initial_layers(
     Args:
       layer: one of `vgg19.LAYERS`.
       seed: of the random weights, from 0 to 2^64 - 1.
-      kernels: one of `options.INITIAL_KERNELS`.
+      kernels: one of `config.INITIAL_KERNELS`.
       source: the path of a decoder's .h5 file, of this or another layer, or None.
       encoder_layers: the encoder's, up to `layer`: (kernel, bias), float32.
       images: (B, H, W, 3), float32, RGB, values in [0, 255]; what is measured is measured on them.
@@ -53,9 +53,9 @@ def initial_layers(
       ValueError: if `kernels` is not one of those, or the file is not that of a decoder, see
         `weights.load_decoder`.
     """
-    if kernels not in options.INITIAL_KERNELS:
+    if kernels not in config.INITIAL_KERNELS:
         raise ValueError(
-            f"`kernels` must be one of {', '.join(options.INITIAL_KERNELS)}. Received: {kernels!r}."
+            f"`kernels` must be one of {', '.join(config.INITIAL_KERNELS)}. Received: {kernels!r}."
         )
     trained = {} if source is None else _trained(source, layer, encoder_layers, images)
     names = [convolution.name for convolution in vgg19.convolutions(layer, "decoder")]

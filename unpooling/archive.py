@@ -11,7 +11,8 @@ import stat
 import tarfile
 import zlib
 
-from export import checksums, text, vgg19
+from export import checksums
+from unpooling import text, vgg19
 
 __all__ = ["check_form", "describe", "files", "members", "pack", "unpack"]
 

@@ -13,7 +13,7 @@ Both say the same; the switches take 1 byte where the indices take 32 (int64).
 
 import tensorflow as tf
 
-from export import options
+from export import spec
 
 __all__ = [
     "as_index_dtype",
@@ -33,24 +33,22 @@ def as_index_dtype(index_dtype: tf.DType | str) -> tf.DType:
     Raises:
       ValueError: if `index_dtype` is neither of these, nor their name.
     """
-    for dtype in map(tf.as_dtype, options.INDEX_DTYPES):
+    for dtype in map(tf.as_dtype, spec.INDEX_DTYPES):
         if index_dtype == dtype:
             return dtype
     name = getattr(index_dtype, "name", index_dtype)
-    raise ValueError(
-        f"`index_dtype` must be {' or '.join(options.INDEX_DTYPES)}. Received: {name}."
-    )
+    raise ValueError(f"`index_dtype` must be {' or '.join(spec.INDEX_DTYPES)}. Received: {name}.")
 
 
 def check_engine(engine: str) -> str:
     """Returns `engine`.
 
     Raises:
-      ValueError: if it is not one of `options.ENGINES`.
+      ValueError: if it is not one of `spec.ENGINES`.
     """
-    if engine not in options.ENGINES:
+    if engine not in spec.ENGINES:
         raise ValueError(
-            f"`engine` must be one of {', '.join(options.ENGINES)}. Received: {engine!r}."
+            f"`engine` must be one of {', '.join(spec.ENGINES)}. Received: {engine!r}."
         )
     return engine
 
@@ -81,7 +79,7 @@ def max_pool_with_indices(
     Args:
       values: (B, H, W, C), any floating dtype, B >= 1, H >= 2.
       index_dtype: int64 or int32.
-      engine: one of `options.ENGINES`; they return the same.
+      engine: one of `spec.ENGINES`; they return the same.
 
     Returns:
       The maxima, (B, h, w, C), dtype of `values`, and the indices, (B * h * w * C, 4), dtype
@@ -116,7 +114,7 @@ def max_pool_with_switches(
 
     Args:
       values: (B, H, W, C), any floating dtype, B >= 1, H >= 2.
-      engine: one of `options.ENGINES`; they return the same.
+      engine: one of `spec.ENGINES`; they return the same.
 
     Returns:
       The maxima, (B, h, w, C), dtype of `values`, and the switches, (B, h, w, C), uint8: 0 to 3

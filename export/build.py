@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Mapping
 
-from export import archive, card, checksums, diagram, manifest, options, verify
-from export.weights import Weights
+from export import card, checksums, diagram, manifest, spec, verify
+from unpooling import archive
+from unpooling.weights import Weights
 
 __all__ = ["assemble"]
 
@@ -24,7 +25,7 @@ def assemble(
 
     Args:
       staging: the folder for them, see `artifact.staged`.
-      kind: one of `options.KINDS`.
+      kind: one of `spec.KINDS`.
       layer: one of `vgg19.LAYERS`.
       weights: what the model was built from.
       save: writes the SavedModel into the folder of the given path.
@@ -36,7 +37,7 @@ def assemble(
       ValueError: if a check fails.
       OSError: if a file cannot be written.
     """
-    names = options.files(kind)
+    names = spec.files(kind)
     path = {name: os.path.join(staging, name) for name in (*names, "saved_model")}
     archive_path = path[f"{kind}.tar.gz"]
 

@@ -9,8 +9,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 
-from export import archive, checksums, text
+from export import checksums
 from publish import tree
+from unpooling import archive, text
 
 __all__ = ["contents", "explain", "hide_signatures", "listing", "notes", "readme"]
 

@@ -3,7 +3,7 @@
 import keras
 from keras.optimizers import schedules
 
-from training import options
+from training import config
 
 __all__ = ["Muon", "linear", "optimizer"]
 
@@ -103,7 +103,7 @@ def optimizer(
     for all kernels but the last, which makes pixels.
 
     Args:
-      name: one of `options.OPTIMIZERS`.
+      name: one of `config.OPTIMIZERS`.
       learning_rate: what it is at each step.
       last: the name of the convolution that makes pixels.
 
@@ -115,5 +115,5 @@ def optimizer(
     if name == "muon":
         return Muon(learning_rate, by_adam=[f"{last}_kernel"])
     raise ValueError(
-        f"`optimizer` must be one of {', '.join(options.OPTIMIZERS)}. Received: {name!r}."
+        f"`optimizer` must be one of {', '.join(config.OPTIMIZERS)}. Received: {name!r}."
     )

@@ -20,20 +20,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from export import (
-    archive,
-    card,
-    checksums,
-    diagram,
-    fingerprint,
-    graph,
-    manifest,
-    text,
-    verify_decoder,
-    verify_encoder,
-    vgg19,
-)
-from export.subject import Subject, expect, plain
+from export import card, checksums, diagram, fingerprint, manifest
+from export.verify import decoder, encoder
+from export.verify.loaded import Subject, expect, plain
+from unpooling import archive, graph, text, vgg19
 
 __all__ = ["Check", "run_in_fresh_process", "verify"]
 
@@ -76,8 +66,8 @@ def verify(path: str, manifest_path: str | None = None) -> Iterator[Check]:
 def _checks(subject):
     yield from _FILES
     signatures, *others = {  # The kind is known by now.
-        "encoder": verify_encoder.CHECKS,
-        "decoder": verify_decoder.CHECKS,
+        "encoder": encoder.CHECKS,
+        "decoder": decoder.CHECKS,
     }[subject.kind]
     yield signatures
     yield from _VARIABLES
@@ -93,7 +83,7 @@ def run_in_fresh_process(path: str) -> None:
     Raises:
       ValueError: if a check failed; the message names the failed ones.
     """
-    root = pathlib.Path(__file__).parent.parent
+    root = pathlib.Path(__file__).parent.parent.parent
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "export.verify", os.path.abspath(path)],
@@ -274,7 +264,3 @@ def main(arguments: list[str]) -> int:
         print(check, flush=True)
         passed = passed and check.passed
     return 0 if passed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,8 @@ import h5py
 import keras
 import numpy as np
 
-from export import checksums, vgg19
+from export import checksums
+from unpooling import vgg19
 
 __all__ = ["Weights", "check_pair", "layers_of", "load", "load_decoder", "save"]
 

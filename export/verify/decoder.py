@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export import vgg19
-from export.subject import Subject, close, error_of, expect, plain
+from export.verify.loaded import Subject, close, error_of, expect, plain
+from unpooling import vgg19
 
 __all__ = ["CHECKS"]
 

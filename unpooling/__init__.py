@@ -1,0 +1,1 @@
+"""VGG19 encoders that return where each pooled maximum came from, and decoders that unpool."""
