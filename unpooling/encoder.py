@@ -1,26 +1,31 @@
 """The encoder: VGG19 up to one layer, and where each max pooling's maxima came from."""
 
 from collections.abc import Callable, Mapping
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
 
 from unpooling import pooling, vgg19
+from unpooling import weights as weights_module
+from unpooling.checks import assert_that, shape_of
+from unpooling.convolutions import Convolutions, convolve
 
 __all__ = ["Encoder", "encode"]
 
 
-class Encoder(tf.Module):
+class Encoder(Convolutions):
     """VGG19 up to and including `layer`, preprocessing included.
 
     Follows `keras.applications.VGG19` for the features and M. Zeiler and R. Fergus,
-    arXiv 1311.2901, for the switches.
+    arXiv 1311.2901, for the positions.
 
     Attributes:
-      layer: one of `vgg19.LAYERS`.
-      index_dtype: dtype of the index tuples.
-      engine: one of `options.ENGINES`.
-      input_spec: what an encoder takes: float32 (B, H, W, 3), RGB, values in [0, 255].
+      layer: one of `LAYERS`.
+      weights: for each convolution its (kernel, bias), float32 variables.
+      index_dtype: dtype of the indices.
+      engine: what finds the maxima, "argmax" or "xla".
+      input_spec: the input: float32 (B, H, W, 3), RGB, values in [0, 255].
       output_names: `features`, `block1_indices`, ... in the order in which a call returns them.
       compact_output_names: `features`, `block1_switches`, ... likewise for `compact`.
     """
@@ -32,43 +37,71 @@ class Encoder(tf.Module):
         index_dtype: tf.DType | str = tf.int64,
         engine: str = "argmax",
     ):
-        """Makes an encoder.
+        """Makes an encoder of given weights; `Encoder.load` finds them by itself.
 
         Args:
-          layer: one of `vgg19.LAYERS`.
+          layer: one of `LAYERS`.
           weights: for each convolution its (kernel, bias): float32, (3, 3, in, out) and (out,).
           index_dtype: int64 or int32.
-          engine: what finds the winners, one of `options.ENGINES`.
+          engine: what finds the maxima: "argmax", `tf.nn.max_pool_with_argmax`, or "xla",
+            operations that XLA can compile. Both return the same.
 
         Raises:
           ValueError: if `layer`, `index_dtype` or `engine` is not one of those.
         """
-        super().__init__(name="encoder")
-        self.layer = layer
+        super().__init__("encoder", layer, vgg19.convolutions(layer), weights)
         self.index_dtype = pooling.as_index_dtype(index_dtype)
         self.engine = pooling.check_engine(engine)
-        self._blocks = vgg19.blocks_up_to(layer)
-        self._minimum_side = vgg19.downsampling(layer)
         self.input_spec = tf.TensorSpec((None, None, None, 3), tf.float32, name="images")
-        pooled = [block for block in self._blocks if block.pooled]
+        pooled = vgg19.pooled_blocks(layer)
         self.output_names = ("features", *(block.indices_name for block in pooled))
         self.compact_output_names = ("features", *(block.switches_name for block in pooled))
-        self._kernels = {}
-        self._biases = {}
-        for block in self._blocks:
-            for convolution in block.convolutions:
-                kernel, bias = weights[convolution.name]
-                self._kernels[convolution.name] = tf.Variable(
-                    kernel, name=f"{convolution.name}/kernel", dtype=tf.float32
-                )
-                self._biases[convolution.name] = tf.Variable(
-                    bias, name=f"{convolution.name}/bias", dtype=tf.float32
-                )
+
+    @classmethod
+    def load(
+        cls,
+        layer: str,
+        weights: str = "imagenet",
+        *,
+        seed: int = 0,
+        index_dtype: tf.DType | str = tf.int64,
+        engine: str = "argmax",
+    ) -> Self:
+        """Makes an encoder of weights that are downloaded, read from a file or random.
+
+        Args:
+          layer: one of `LAYERS`.
+          weights: "imagenet" for VGG19's ImageNet weights, which `keras.applications` downloads,
+            checks and caches; "random" for seeded ones; or the path of a file, see `weights.load`.
+          seed: the seed of random weights.
+          index_dtype: as for `Encoder`.
+          engine: as for `Encoder`.
+
+        Raises:
+          ValueError: as `Encoder`, or if the weights are not to be had; the message says why.
+        """
+        vgg19.blocks_up_to(layer)
+        return cls(layer, weights_module.load(weights, layer, seed).layers, index_dtype, engine)
 
     @property
-    def ordered_variables(self) -> list[tf.Variable]:
-        """Kernel and bias of each convolution, in the order of the layers."""
-        return [v for name in self._kernels for v in (self._kernels[name], self._biases[name])]
+    def methods(self) -> dict[str, tuple[Callable, list[tf.TensorSpec]]]:
+        """For each method of a saved encoder its function, and the inputs it is traced for."""
+        functions = {
+            "__call__": self.__call__,
+            "compact": self.compact,
+            "features": self.features,
+        }
+        return {name: (function, [self.input_spec]) for name, function in functions.items()}
+
+    @property
+    def signatures(self) -> dict[str, tuple[str, list[tf.TensorSpec], tuple[str, ...]]]:
+        """For each signature its method, inputs and the names of its outputs."""
+        inputs = [self.input_spec]
+        return {
+            "serving_default": ("__call__", inputs, self.output_names),
+            "compact": ("compact", inputs, self.compact_output_names),
+            "features": ("features", inputs, ("features",)),
+        }
 
     def __call__(self, images: tf.Tensor) -> list[tf.Tensor] | tf.Tensor:
         """Returns the features, and for every pooling where its maxima came from.
@@ -133,8 +166,8 @@ class Encoder(tf.Module):
         return [features, *positions] if positions else features
 
     def _trunk(self, images, pool):
-        weights = {name: (self._kernels[name], self._biases[name]) for name in self._kernels}
-        return encode(self.layer, weights, _check(images, self._minimum_side), pool)
+        images = _check(images, vgg19.downsampling(self.layer))
+        return encode(self.layer, self.weights, images, pool)
 
 
 def encode(
@@ -160,11 +193,8 @@ def encode(
     values = _preprocess(images)  # (B, H, W, 3)
     for block in vgg19.blocks_up_to(layer):
         for convolution in block.convolutions:
-            kernel, bias = weights[convolution.name]
-            values = tf.cast(values, kernel.dtype)
-            values = tf.nn.conv2d(values, kernel, strides=1, padding="SAME")
-            values = tf.nn.bias_add(values, bias)
-            values = tf.nn.relu(values)  # (B, H/2^(k-1), W/2^(k-1), C_k)
+            # (B, H/2^(k-1), W/2^(k-1), C_k)
+            values = convolve(values, *weights[convolution.name])
         if block.pooled:
             values = pool(values)  # (B, H/2^k, W/2^k, C_k)
     return values
@@ -193,24 +223,17 @@ def _check(images, minimum_side):
     least = (1, minimum_side, minimum_side, 3)
     if not tf.executing_eagerly() and not _can_be(images.shape, least):
         raise ValueError(f"{message}{images.shape}.")
-    # A signature of a SavedModel runs with any shape that a caller feeds, whatever it declares. So
-    # the static shape is hidden from the assertion: TensorFlow would take the declared rank and
-    # channels for granted and drop the comparison.
-    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=images, shape=None))
-    # A fifth entry of -1 stands for "no fifth axis", so that one comparison covers the rank too.
-    actual = tf.concat([shape, [-1, -1, -1, -1, -1]], axis=0)[:5]
+    shape, axes = shape_of(images)
     largest = tf.int32.max
-    fits = tf.reduce_all(
-        tf.logical_and(actual >= [*least, -1], actual <= [largest, largest, largest, 3, -1])
-    )
-    with tf.control_dependencies([tf.debugging.Assert(fits, [message, shape], summarize=8)]):
-        # What follows depends on the assertion through this operation alone; without it, the
-        # pooling of a map that is too small can abort the process before the assertion is heard.
+    fits = tf.reduce_all((axes >= [*least, -1]) & (axes <= [largest, largest, largest, 3, -1]))
+    with tf.control_dependencies([assert_that(fits, message, shape)]):
+        # What follows depends on the assertion through this operation alone. Without it, the
+        # pooling of a map that is too small can abort the process before the assertion fails.
         return tf.ensure_shape(images, (None, None, None, 3))
 
 
 def _can_be(shape, least):
-    """Whether a static shape, as far as it is known, allows at least these sides, 3 channels."""
+    """Whether a static shape, as far as it is known, can be at least `least`, with 3 channels."""
     if shape.rank is None:
         return True
     if shape.rank != len(least) or shape[-1] not in (None, least[-1]):

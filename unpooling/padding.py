@@ -4,13 +4,14 @@ An encoder with K - 1 poolings drops what does not fill a window, so that a deco
 it back. Only sides that are multiples of 2^(K-1) come through whole.
 """
 
+import numpy as np
 import tensorflow as tf
 
-__all__ = ["crop", "cut", "pad_by_reflection"]
+__all__ = ["crop", "cut", "pad_by_reflection", "reflected"]
 
 
 def pad_by_reflection(images: tf.Tensor, multiple: int) -> tf.Tensor:
-    """Continues pictures below and to the right until their sides are multiples.
+    """Extends pictures below and to the right until their sides are multiples.
 
     Args:
       images: (B, H, W, C), any dtype, H and W at least 1.
@@ -36,6 +37,12 @@ def pad_by_reflection(images: tf.Tensor, multiple: int) -> tf.Tensor:
     return images
 
 
+def reflected(length: int, multiple: int) -> np.ndarray:
+    """Returns which row or column `pad_by_reflection` puts where, (the next multiple,), int64."""
+    place = np.arange(-(-length // multiple) * multiple) % max(2 * (length - 1), 1)
+    return np.minimum(place, 2 * (length - 1) - place) if length > 1 else place
+
+
 def cut(picture: tf.Tensor, multiple: int) -> tf.Tensor:
     """Returns a picture without what lies below and to the right of the last whole multiple.
 
@@ -51,7 +58,7 @@ def cut(picture: tf.Tensor, multiple: int) -> tf.Tensor:
 
 
 def crop(padded: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Returns of what was decoded from padded pictures the part that the pictures had.
+    """Removes from decoded pictures what `pad_by_reflection` added.
 
     Args:
       padded: (B, H', W', C'), as large as what `pad_by_reflection` returned.

@@ -13,7 +13,8 @@ Both say the same; the switches take 1 byte where the indices take 32 (int64).
 
 import tensorflow as tf
 
-from export import spec
+from unpooling import options
+from unpooling.checks import assert_that
 
 __all__ = [
     "as_index_dtype",
@@ -33,22 +34,24 @@ def as_index_dtype(index_dtype: tf.DType | str) -> tf.DType:
     Raises:
       ValueError: if `index_dtype` is neither of these, nor their name.
     """
-    for dtype in map(tf.as_dtype, spec.INDEX_DTYPES):
+    for dtype in map(tf.as_dtype, options.INDEX_DTYPES):
         if index_dtype == dtype:
             return dtype
     name = getattr(index_dtype, "name", index_dtype)
-    raise ValueError(f"`index_dtype` must be {' or '.join(spec.INDEX_DTYPES)}. Received: {name}.")
+    raise ValueError(
+        f"`index_dtype` must be {' or '.join(options.INDEX_DTYPES)}. Received: {name}."
+    )
 
 
 def check_engine(engine: str) -> str:
     """Returns `engine`.
 
     Raises:
-      ValueError: if it is not one of `spec.ENGINES`.
+      ValueError: if it is not one of `options.ENGINES`.
     """
-    if engine not in spec.ENGINES:
+    if engine not in options.ENGINES:
         raise ValueError(
-            f"`engine` must be one of {', '.join(spec.ENGINES)}. Received: {engine!r}."
+            f"`engine` must be one of {', '.join(options.ENGINES)}. Received: {engine!r}."
         )
     return engine
 
@@ -60,9 +63,7 @@ def max_pool(values: tf.Tensor) -> tf.Tensor:
       values: (B, H, W, C), any floating dtype.
 
     Returns:
-      The maxima, (B, h, w, C), dtype of `values`. A NaN that is the first of its window is
-      ignored, and a window of -inf alone gives the lowest finite number; not so in the other
-      functions.
+      The maxima, (B, h, w, C), dtype of `values`.
     """
     return tf.nn.max_pool2d(values, ksize=2, strides=2, padding="VALID")
 
@@ -70,20 +71,22 @@ def max_pool(values: tf.Tensor) -> tf.Tensor:
 def max_pool_with_indices(
     values: tf.Tensor, index_dtype: tf.DType | str = tf.int64, engine: str = "argmax"
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pools finite values like `max_pool`, and returns where each maximum came from.
+    """Pools like `max_pool`, and returns where each maximum came from.
 
-    The indices are always in range, and the pooled value is always the one that the index points
-    at. In a tie the first in row-major order wins. A NaN wins if it is the first of its window,
-    and loses otherwise: `tf.nn.max_pool_with_argmax` compares with `<`.
+    The indices are always in range. In a tie the first in row-major order wins, as in
+    `tf.nn.max_pool_with_argmax`. A NaN wins if it is the first of its window and loses otherwise.
+    For finite values the maximum is the value that the index points at.
 
     Args:
       values: (B, H, W, C), any floating dtype, B >= 1, H >= 2.
       index_dtype: int64 or int32.
-      engine: one of `spec.ENGINES`; they return the same.
+      engine: what finds the maxima: "argmax", `tf.nn.max_pool_with_argmax`, or "xla", operations
+        that XLA can compile. Both return the same.
 
     Returns:
       The maxima, (B, h, w, C), dtype of `values`, and the indices, (B * h * w * C, 4), dtype
-      `index_dtype`, columns (batch, y, x, channel).
+      `index_dtype`, columns (batch, y, x, channel). The maxima have the gradients of
+      `tf.nn.max_pool2d`, of any order.
 
     Raises:
       ValueError: if `index_dtype` or `engine` is not one of those.
@@ -93,18 +96,17 @@ def max_pool_with_indices(
     if check_engine(engine) == "xla":
         pooled, switches = _pool_by_comparison(values)
         return pooled, switches_to_indices(switches, index_dtype)
-    pooled, argmax = _pool_by_row_pairs(values)
     # One row of the table for every place in a pair of rows spares dividing every argmax.
-    _, y, x, channel = _places_in_row_pair(values)
-    table = tf.stack([tf.zeros_like(y), y, x, channel], axis=-1)
-    indices = tf.gather(tf.cast(table, index_dtype), argmax)  # (B * h, w * C, 4)
+    y, x, channel = _places_in_row_pair(values)
+    table = tf.cast(tf.stack([tf.zeros_like(y), y, x, channel], axis=-1), index_dtype)
+    indices = _by_argmax(values, lambda argmax: tf.gather(table, argmax))  # (B * h, w * C, 4)
     batch, row = _batch_and_row(values)
     start = tf.stack([batch, 2 * row, tf.zeros_like(row), tf.zeros_like(row)], axis=-1)
     # An addition along an axis of 4 * C is faster than one along an axis of 4.
     _, _, width, channels = tf.unstack(tf.shape(values))
     start = tf.tile(tf.cast(start, index_dtype), [1, channels])[:, tf.newaxis]  # (B * h, 1, 4 * C)
     indices = tf.reshape(indices, [tf.shape(row)[0], width // 2, 4 * channels]) + start
-    return pooled, tf.reshape(indices, [-1, 4])
+    return max_pool(values), tf.reshape(indices, [-1, 4])
 
 
 def max_pool_with_switches(
@@ -114,7 +116,7 @@ def max_pool_with_switches(
 
     Args:
       values: (B, H, W, C), any floating dtype, B >= 1, H >= 2.
-      engine: one of `spec.ENGINES`; they return the same.
+      engine: as for `max_pool_with_indices`.
 
     Returns:
       The maxima, (B, h, w, C), dtype of `values`, and the switches, (B, h, w, C), uint8: 0 to 3
@@ -126,9 +128,20 @@ def max_pool_with_switches(
     values = tf.convert_to_tensor(values)
     if check_engine(engine) == "xla":
         return _pool_by_comparison(values)
-    pooled, argmax = _pool_by_row_pairs(values)
-    switch, *_ = _places_in_row_pair(values)
-    return pooled, tf.reshape(tf.gather(tf.cast(switch, tf.uint8), argmax), tf.shape(pooled))
+    _, _, width, channels = tf.unstack(tf.shape(values))
+    # The upper left place of each window, in its pair of rows.
+    first = 2 * channels * tf.range(width // 2)[:, tf.newaxis] + tf.range(channels)
+
+    def look_up(argmax):
+        # Faster than a table, and TensorFlow gathers bytes on the CPU alone.
+        right, below = (tf.cast(n, argmax.dtype) for n in (channels, width * channels))
+        offset = argmax - tf.cast(tf.reshape(first, [-1]), argmax.dtype)
+        is_below = tf.cast(offset >= below, tf.uint8)
+        is_right = tf.cast((offset == right) | (offset == below + right), tf.uint8)
+        return is_below + is_below + is_right
+
+    pooled = max_pool(values)
+    return pooled, tf.reshape(_by_argmax(values, look_up), tf.shape(pooled))
 
 
 def switches_to_indices(switches: tf.Tensor, index_dtype: tf.DType | str = tf.int64) -> tf.Tensor:
@@ -171,22 +184,33 @@ def indices_to_switches(indices: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     return tf.reshape(switches, shape)
 
 
-def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor | None = None) -> tf.Tensor:
+def unpool(
+    pooled: tf.Tensor,
+    positions: tf.Tensor,
+    shape: tf.Tensor | None = None,
+    validate: bool = False,
+) -> tf.Tensor:
     """Puts every value back where its maximum came from, with zeros everywhere else.
 
-    The same as `tf.scatter_nd(indices, tf.reshape(pooled, [-1]), shape)` for indices as the
-    functions above return them, in a fraction of the time.
+    The positions must be all those that one of the poolings above returned, in their order. Then
+    the result is that of `tf.scatter_nd(indices, tf.reshape(pooled, [-1]), shape)`, in a fraction
+    of the time. Rows in another order, or of another map of the same size, give another result,
+    without an error unless `validate` is set.
 
     Args:
       pooled: (B, h, w, C), any floating dtype; not necessarily the maxima themselves.
       positions: indices, (B * h * w * C, 4), int64 or int32, or switches, (B, h, w, C), uint8.
       shape: (4,), the shape (B, H, W, C) of the map before pooling; None for (B, 2h, 2w, C).
+      validate: whether to check every single position. It takes longer than unpooling.
 
     Returns:
       The map before pooling, (B, H, W, C), dtype of `pooled`.
 
     Raises:
       ValueError: if `positions` have neither form.
+      tf.errors.InvalidArgumentError: if `positions` are not as many as `pooled` has values, or
+        `shape` is not that of a map that pools to the shape of `pooled`; with `validate`, also if a
+        position is not in the window of its value.
     """
     pooled = tf.convert_to_tensor(pooled)
     positions = tf.convert_to_tensor(positions)
@@ -197,8 +221,45 @@ def unpool(pooled: tf.Tensor, positions: tf.Tensor, shape: tf.Tensor | None = No
             "`positions` must be indices, int64 or int32 of shape (N, 4), or switches, uint8 of "
             f"shape (B, h, w, C). Received: {positions.dtype.name} of shape {positions.shape}."
         )
-    switches = positions if are_switches else indices_to_switches(positions, tf.shape(pooled))
-    return _pad_to(_unpool_windows(pooled, switches), shape)
+    pooled_shape = tf.shape(pooled)
+    wanted = pooled_shape if are_switches else tf.stack([tf.size(pooled), 4])
+    checks = [
+        assert_that(
+            tf.reduce_all(tf.shape(positions) == wanted),
+            "`positions` must be one for each value of `pooled`. Needed: shape",
+            wanted,
+            "Received: shape",
+            tf.shape(positions),
+        )
+    ]
+    if shape is not None:
+        shape = tf.cast(shape, tf.int32)
+        dropped = shape - pooled_shape * [1, 2, 2, 1]
+        checks.append(
+            assert_that(
+                tf.reduce_all((dropped >= 0) & (dropped <= [0, 1, 1, 0])),
+                "`shape` must be that of the map before pooling, (B, H, W, C) with H // 2 = h and "
+                "W // 2 = w. Received: shape",
+                shape,
+                "for `pooled` of shape",
+                pooled_shape,
+            )
+        )
+    with tf.control_dependencies(checks):
+        switches = positions if are_switches else indices_to_switches(positions, pooled_shape)
+        checks = [_assert_valid(positions, switches)] if validate else []
+    with tf.control_dependencies(checks):
+        return _pad_to(_unpool_windows(pooled, tf.identity(switches)), shape)
+
+
+def _assert_valid(positions, switches):
+    """Asserts that every position is in the window of its value."""
+    if positions.dtype == tf.uint8:
+        return assert_that(tf.reduce_all(switches <= 3), "`positions` must be 0 to 3 as switches.")
+    return assert_that(
+        tf.reduce_all(positions == switches_to_indices(switches, positions.dtype)),
+        "`positions` must be the rows that a pooling returned, all of them, in their order.",
+    )
 
 
 @tf.custom_gradient
@@ -231,65 +292,51 @@ def _pad_to(unpooled, shape):
     if shape is None:
         return unpooled
     _, height, width, _ = tf.unstack(tf.shape(unpooled))
-    shape = tf.cast(shape, tf.int32)
     return tf.pad(unpooled, [[0, 0], [0, shape[1] - height], [0, shape[2] - width], [0, 0]])
 
 
-def _pool_by_row_pairs(values):
-    """Pools each pair of rows as if it were a picture of its own.
+def _by_argmax(values, look_up):
+    """Finds the maxima of each pair of rows, and returns what `look_up` makes of their places.
 
     `tf.nn.max_pool_with_argmax` splits its work over the batch alone, so that one picture would
-    keep one core busy. The winners are the same. An argmax counts from the start of its pair, so
-    that int32 never overflows.
+    keep one core busy. So each pair of rows becomes a picture. The maxima are the same.
 
-    Returns:
-      The maxima, (B, h, w, C), and (y * W + x) * C + channel of each winner in its pair of rows,
-      (B * h, w * C), int32.
+    TensorFlow has a kernel for int32 on the CPU alone. int64 has one on GPUs, too, but takes longer
+    on a CPU. The device on which the graph is placed decides.
+
+    The maxima's values are not used. Their gradient would be that of the operation for int64, which
+    exists for int64 only and has no second derivative; `tf.nn.max_pool2d` has both.
+
+    Args:
+      values: (B, H, W, C).
+      look_up: takes the argmax, (B * h, w * C), int32 or int64: (y * W + x) * C + channel of each
+        maximum in its pair of rows. It must return the same for both dtypes.
     """
     batch, height, width, channels = tf.unstack(tf.shape(values))
-    pairs = tf.reshape(values[:, : height // 2 * 2], [batch * (height // 2), 2, width, channels])
-    pooled, argmax = _max_pool_with_argmax(pairs)
-    pooled = tf.reshape(pooled, [batch, height // 2, width // 2, channels])
-    argmax = tf.reshape(argmax, [batch * (height // 2), width // 2 * channels])
-    pooled = tf.ensure_shape(pooled, (values.shape[0], None, None, values.shape[3]))
-    return pooled, argmax
+    pairs = tf.stop_gradient(values)[:, : height // 2 * 2]
+    pairs = tf.reshape(pairs, [batch * (height // 2), 2, width, channels])
 
+    def look_up_argmax(dtype):
+        argmax = tf.nn.max_pool_with_argmax(
+            pairs, ksize=2, strides=2, padding="VALID", output_dtype=dtype
+        ).argmax
+        return look_up(tf.reshape(argmax, [batch * (height // 2), width // 2 * channels]))
 
-@tf.custom_gradient
-def _max_pool_with_argmax(values):
-    """2x2 max pooling with int32 argmax, and the gradient that exists for int64 only."""
-    pooled, argmax = tf.nn.max_pool_with_argmax(
-        values,
-        ksize=2,
-        strides=2,
-        padding="VALID",
-        output_dtype=tf.int32,
-        include_batch_in_index=False,
+    device = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"])
+    return tf.switch_case(
+        device,
+        {0: lambda: look_up_argmax(tf.int32), 1: lambda: look_up_argmax(tf.int64)},
     )
-
-    def gradient(upstream, _):
-        # Finds the winners by the same comparisons and lets the gradient through to them. That
-        # does not depend on how large the maxima are: a second derivative must not ask.
-        return tf.raw_ops.MaxPoolGrad(
-            orig_input=tf.stop_gradient(values),
-            orig_output=tf.stop_gradient(pooled),
-            grad=upstream,
-            ksize=[1, 2, 2, 1],
-            strides=[1, 2, 2, 1],
-            padding="VALID",
-        )
-
-    return (pooled, argmax), gradient
 
 
 def _places_in_row_pair(values):
-    """Switch, y, x and channel of each of the 2 * W * C places in a pair of rows, int32."""
+    """y, x and channel of each of the 2 * W * C places in a pair of rows, int32."""
     _, _, width, channels = tf.unstack(tf.shape(values))
     y, x, channel = (
         tf.reshape(grid, [-1])
         for grid in tf.meshgrid(tf.range(2), tf.range(width), tf.range(channels), indexing="ij")
     )
-    return 2 * y + x % 2, y, x, channel
+    return y, x, channel
 
 
 def _batch_and_row(values):

@@ -1,4 +1,4 @@
-"""What VGG19 is: its blocks, its layer names and what its input looks like.
+"""The architecture of VGG19: its blocks, its layer names and its preprocessing constants.
 
 K. Simonyan and A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", arXiv 1409.1556, configuration E, with the layer names and the preprocessing of
@@ -13,15 +13,13 @@ __all__ = [
     "MEAN_BGR",
     "Block",
     "Convolution",
-    "artifact_name",
+    "UpBlock",
     "blocks_up_to",
     "convolutions",
     "count_parameters",
-    "decoder_name",
     "downsampling",
-    "encoder_name",
     "mirror",
-    "model_name",
+    "pooled_blocks",
 ]
 
 # ImageNet's mean pixel, in the blue, green, red order in which VGG19 was trained.
@@ -70,13 +68,25 @@ class Block:
 
     @property
     def indices_name(self) -> str:
-        """The name under which an encoder returns where this block's maxima came from."""
+        """The name of the output that says where this block's maxima came from."""
         return f"block{self.number}_indices"
 
     @property
     def switches_name(self) -> str:
-        """The name of the same in its compact form."""
+        """The name of the same output in its compact form."""
         return f"block{self.number}_switches"
+
+
+@dataclasses.dataclass(frozen=True)
+class UpBlock:
+    """The convolutions of one block of a decoder; `unpooled` if an unpooling precedes them.
+
+    An unpooling takes the positions that the pooling after the encoder's block `number` returned.
+    """
+
+    number: int
+    convolutions: tuple[Convolution, ...]
+    unpooled: bool
 
 
 def blocks_up_to(layer: str) -> tuple[Block, ...]:
@@ -100,23 +110,32 @@ def blocks_up_to(layer: str) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def mirror(layer: str) -> tuple[Block, ...]:
+def pooled_blocks(layer: str) -> tuple[Block, ...]:
+    """Returns the blocks after which the encoder that ends at `layer` pools: all but the last.
+
+    Raises:
+      ValueError: if `layer` is not one of `LAYERS`.
+    """
+    return tuple(block for block in blocks_up_to(layer) if block.pooled)
+
+
+def mirror(layer: str) -> tuple[UpBlock, ...]:
     """Returns the blocks of the decoder for `layer`, the deepest first.
 
-    Each holds the convolutions of the encoder's block backwards, from what was their output to
-    what was their input; where the encoder pooled after a block, an unpooling stands before it.
+    Each holds the convolutions of the encoder's block in reverse order, with input and output
+    channels swapped. Where the encoder pools after a block, the decoder unpools before it.
 
     Raises:
       ValueError: if `layer` is not one of `LAYERS`.
     """
     return tuple(
-        Block(
+        UpBlock(
             block.number,
             tuple(
                 Convolution(f"decoder_{c.name}", c.out_channels, c.in_channels)
                 for c in reversed(block.convolutions)
             ),
-            pooled=block.pooled,
+            unpooled=block.pooled,
         )
         for block in reversed(blocks_up_to(layer))
     )
@@ -136,23 +155,3 @@ def count_parameters(layer: str, kind: str = "encoder") -> int:
 def downsampling(layer: str) -> int:
     """Returns how many pixels one position of `layer` stands for along each side: 2^(K-1)."""
     return 2 ** (len(blocks_up_to(layer)) - 1)
-
-
-def model_name(layer: str) -> str:
-    """Returns the name of the model cut after `layer`: "vgg19-block5-conv2"."""
-    return f"vgg19-{layer.replace('_', '-')}"
-
-
-def encoder_name(layer: str) -> str:
-    """Returns the name of the encoder module that ends at `layer`."""
-    return f"{model_name(layer)}-unpooling-encoder"
-
-
-def decoder_name(layer: str) -> str:
-    """Returns the name of the decoder module for `layer`."""
-    return f"{model_name(layer)}-unpooling-decoder"
-
-
-def artifact_name(layer: str, kind: str) -> str:
-    """Returns the name of the folder of an artifact: that of the model, or with "-decoder"."""
-    return model_name(layer) if kind == "encoder" else f"{model_name(layer)}-{kind}"

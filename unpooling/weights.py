@@ -1,20 +1,32 @@
-"""Where weights come from: Keras' ImageNet download, an .h5 file, or a seed; and where they go."""
+"""The weights of encoders and decoders: ImageNet's, seeded ones, or those in a file."""
 
 import dataclasses
+import functools
+import hashlib
 import io
-import json
 import math
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import h5py
-import keras
 import numpy as np
 
-from export import checksums
 from unpooling import vgg19
+from unpooling.errors import UserError, one_line
+from unpooling.options import SEEDS
+from unpooling.training_record import TrainingRecord
 
-__all__ = ["Weights", "check_pair", "layers_of", "load", "load_decoder", "save"]
+__all__ = [
+    "SEEDS",
+    "Weights",
+    "check_pair",
+    "layer_sha256",
+    "layers_of",
+    "load",
+    "load_decoder",
+    "save",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +35,11 @@ class Weights:
 
     Attributes:
       layers: for each convolution its (kernel, bias): float32, (3, 3, in, out) and (out,).
-      source: one of `options.SOURCES`.
+      source: "imagenet", "random" or "file".
       seed: the seed of random weights, else None.
       file_name: the name, without its folder, of the file they were read from, else None.
       file_sha256: that file's SHA-256, else None.
-      training: how they were trained, as `save` wrote it into the file, else None.
+      training: how a decoder was trained, if its file says so, else None.
     """
 
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -35,102 +47,131 @@ class Weights:
     seed: int | None = None
     file_name: str | None = None
     file_sha256: str | None = None
-    training: dict | None = None
+    training: TrainingRecord | None = None
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """The `layer_sha256` of each convolution."""
+        return {name: layer_sha256(*pair) for name, pair in self.layers.items()}
 
 
 def load(source: str, layer: str, seed: int = 0) -> Weights:
     """Returns the weights of VGG19 up to and including `layer`.
 
     Args:
-      source: "imagenet" for Keras' published weights (downloaded, checked and cached by
-        `keras.applications`), "random" for seeded ones, anything else is the path of an .h5 file
-        in the layout of Keras' published VGG19 files, with or without the top layers; it need
-        only hold the layers up to `layer`.
-      layer: one of `vgg19.LAYERS`.
-      seed: for "random", from 0 to 2^64 - 1.
+      source: "imagenet" for Keras' published weights, which `keras.applications` downloads, checks
+        and caches; "random" for seeded ones; or the path of a file that Keras wrote for its VGG19:
+        the published .h5 files, `save_weights` (.weights.h5) or `save` (.keras), with or without
+        the top layers. The file need only hold the layers up to `layer`.
+      layer: one of `LAYERS`.
+      seed: for "random", from 0 to 2^63 - 1.
 
     Raises:
-      ValueError: if the download is impossible, or a file is missing, is not HDF5, is damaged,
-        lacks a layer, has a layer of another shape, or holds values that are not finite.
+      UserError: if the download fails, or a file is missing, damaged, in another format, lacks a
+        layer, has a layer of another shape, is VGG16's, or holds values that are not finite.
     """
     convolutions = vgg19.convolutions(layer)
     if source == "imagenet":
-        return Weights(_imagenet(convolutions), source)
+        published = _imagenet()
+        return Weights({c.name: published[c.name] for c in convolutions}, source)
     if source == "random":
         return Weights(_random(convolutions, seed), source, seed=seed)
     return _from_file(source, convolutions)
-
-
-def layers_of(source: str) -> tuple[str, ...]:
-    """Returns the layers, of `vgg19.LAYERS`, at which encoders with these weights can end.
-
-    Args:
-      source: as for `load`.
-
-    Raises:
-      ValueError: as `load`, if there is none.
-    """
-    if source in ("imagenet", "random"):
-        return vgg19.LAYERS
-    load(source, vgg19.LAYERS[0])
-    with h5py.File(source, "r") as file:
-        held = set(file.get("model_weights", file))
-    return tuple(
-        layer for layer in vgg19.LAYERS if all(c.name in held for c in vgg19.convolutions(layer))
-    )
 
 
 def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
     """Returns the weights of the decoder for `layer`.
 
     Args:
-      source: "random" for seeded ones, anything else is the path of an .h5 file that `save` wrote.
-      layer: one of `vgg19.LAYERS`.
-      seed: for "random", from 0 to 2^64 - 1.
+      source: "random" for seeded ones, or the path of a decoder.h5 that `save` wrote.
+      layer: one of `LAYERS`.
+      seed: for "random", from 0 to 2^63 - 1.
 
     Raises:
-      ValueError: as `load`.
+      UserError: as `load`, or if the file says that it is another layer's.
     """
     convolutions = vgg19.convolutions(layer, "decoder")
     if source == "random":
         return Weights(_random(convolutions, seed), source, seed=seed)
-    return _from_file(source, convolutions)
+    weights = _from_file(source, convolutions)
+    if weights.training is not None and weights.training.layer != layer:
+        raise UserError(
+            f"weights file {source} holds the decoder for {weights.training.layer}, not for "
+            f"{layer}: pass --layer={weights.training.layer}, or another file."
+        )
+    return weights
+
+
+def layers_of(source: str) -> tuple[str, ...]:
+    """Returns the layers at which encoders with these weights can end.
+
+    Args:
+      source: as for `load`.
+
+    Raises:
+      UserError: as `load`, if there is none.
+    """
+    if source in ("imagenet", "random"):
+        return vgg19.LAYERS
+    load(source, vgg19.LAYERS[0])
+    with _open(source) as file:
+        held = _arrays(file)
+        return tuple(
+            layer
+            for layer in vgg19.LAYERS
+            if all(c.name in held for c in vgg19.convolutions(layer))
+        )
 
 
 def check_pair(encoder: Weights, decoder: Weights, path: str) -> None:
-    """Checks that a decoder was trained for an encoder, as far as its file tells.
+    """Checks that a decoder was trained for an encoder, as far as its file says.
 
     Args:
       encoder, decoder: their weights.
       path: the decoder's file, for the message.
 
     Raises:
-      ValueError: if it says that it was trained for an encoder with other weights.
+      UserError: if the file says that it was trained for an encoder with other weights.
     """
-    stated = (decoder.training or {}).get("encoder")
-    trained_for = stated.get("sha256") if isinstance(stated, dict) else None
-    found = {name: checksums.layer_sha256(*pair) for name, pair in encoder.layers.items()}
-    if trained_for not in (None, found):
-        raise ValueError(
+    if decoder.training is not None and decoder.training.encoder["sha256"] != encoder.digests:
+        raise UserError(
             f"{path} was trained for an encoder with other weights: pass those as --weights."
         )
 
 
+def layer_sha256(kernel: np.ndarray, bias: np.ndarray) -> str:
+    """Returns the SHA-256 of a convolution's weights, however they are stored.
+
+    Args:
+      kernel: (3, 3, in, out), float32.
+      bias: (out,), float32.
+
+    Returns:
+      That of the kernel, then the bias, in row-major order, as little-endian float32; hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for array in (kernel, bias):
+        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return digest.hexdigest()
+
+
 def save(
-    path: str, layers: Mapping[str, tuple[np.ndarray, np.ndarray]], training: dict | None = None
+    path: str,
+    layers: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    training: TrainingRecord | None = None,
 ) -> None:
     """Writes weights as an .h5 file in the layout of Keras' published VGG19 files.
 
     Args:
       path: the file to write; an existing one is replaced in one step.
       layers: for each convolution its (kernel, bias), as in `Weights`.
-      training: what is to be known of how they were trained: values that JSON has.
+      training: how they were trained.
     """
-    content = io.BytesIO()  # On a full disk, HDF5 fails in ways of its own.
+    content = io.BytesIO()  # On a full disk, h5py itself raises errors that say nothing.
     with h5py.File(content, "w") as file:
         file.attrs["layer_names"] = list(layers)
         if training is not None:
-            file.attrs["training"] = json.dumps(training, allow_nan=False)
+            file.attrs["training"] = training.to_json()
         for name, arrays in layers.items():
             group = file.create_group(name)
             group.attrs["weight_names"] = ["kernel", "bias"]
@@ -143,32 +184,24 @@ def save(
     os.replace(f"{path}.partial", path)
 
 
-def _from_file(path, convolutions):
-    layers, training = _read_h5(path, convolutions)
-    return Weights(
-        layers,
-        source="file",
-        file_name=os.path.basename(path),
-        file_sha256=checksums.file_digest(path)["sha256"],
-        training=training,
-    )
+@functools.cache
+def _imagenet():
+    """Keras' ImageNet weights of all convolutions, downloaded, checked and cached by Keras."""
+    import keras  # Only here: weights from a file or a seed need no Keras.
 
-
-def _imagenet(convolutions):
-    """Keras' ImageNet weights, by Keras' own download, checksum, cache and progress bar."""
     if keras.config.floatx() != "float32":
-        raise ValueError(
-            f"Keras is set to {keras.config.floatx()} weights: set `floatx` to float32 in its "
-            "keras.json."
+        raise UserError(
+            f"Keras is set to {keras.config.floatx()}: set `floatx` to float32 in its keras.json."
         )
     try:
         model = keras.applications.VGG19(include_top=False, weights="imagenet")
     except Exception as error:  # Keras raises a bare Exception when a download fails.
-        raise ValueError(
+        raise UserError(
             "keras.applications could not provide VGG19's ImageNet weights (it looks in the "
-            f"`models` folder of its cache, then downloads): {_one_line(error)}. Give a copy of "
+            f"`models` folder of its cache, then downloads): {_reason(error)}. Give a copy of "
             "the file with --weights=PATH, or build an untrained module with --weights=random."
         ) from error
+    convolutions = vgg19.convolutions(vgg19.LAYERS[-1])
     return {c.name: tuple(model.get_layer(c.name).get_weights()) for c in convolutions}
 
 
@@ -181,8 +214,8 @@ def _random(convolutions: Sequence[vgg19.Convolution], seed: int):
     is normal up to its tails, which end at six standard deviations. Each convolution has a stream
     of its own, so a kernel does not depend on how many layers are built.
     """
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"`seed` must be from 0 to 2^64 - 1. Received: {seed}.")
+    if not 0 <= seed <= SEEDS:
+        raise UserError(f"`seed` must be from 0 to 2^63 - 1. Received: {seed}.")
     layers = {}
     for number, convolution in enumerate(convolutions):
         count = math.prod(convolution.kernel_shape)
@@ -200,85 +233,126 @@ def _random(convolutions: Sequence[vgg19.Convolution], seed: int):
     return layers
 
 
-def _read_h5(path, convolutions):
+def _from_file(path, convolutions):
+    with _open(path) as file:
+        try:
+            held = _arrays(file)
+            training = file.attrs.get("training")
+        except Exception as error:  # h5py raises nearly everything when a file is damaged.
+            raise UserError(
+                f"weights file {path}: unreadable ({_reason(error)}). Copy it again and compare "
+                "its checksum."
+            ) from error
+        if "block3_conv3" in held and "block3_conv4" not in held:
+            raise UserError(f"weights file {path}: these are VGG16's weights, not VGG19's.")
+        layers = {c.name: _read_convolution(path, held, c) for c in convolutions}
     try:
-        file = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise ValueError(
-            f"weights file {path}: no such file. `weights` must be `imagenet`, `random` or the "
-            "path of an .h5 file."
-        ) from None
-    except OSError as error:
-        raise ValueError(
-            f"weights file {path}: not a readable HDF5 file, or cut short "
-            f"({_one_line(error)}). Copy it again and compare its checksum."
+        record = None if training is None else TrainingRecord.from_json(training)
+    except UserError as error:
+        raise UserError(
+            f"weights file {path}: its attribute `training` cannot be read ({one_line(error)}). "
+            "Write the file anew with train_decoder.py."
         ) from error
-    with file:
-        # Keras saves the weights of a whole model in a group of that name.
-        root = file.get("model_weights", file)
-        layers = {c.name: _read_convolution(path, root, c) for c in convolutions}
-        return layers, _read_training(path, file)
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Weights(layers, "file", None, os.path.basename(path), sha256, record)
 
 
-def _read_training(path, file):
+def _open(path):
+    """Opens the HDF5 file at a path, or the one within a .keras file."""
     try:
-        training = json.loads(file.attrs.get("training", "null"))
-        if not isinstance(training, dict | None):
-            raise ValueError(f"it is {training!r:.80}")
-    except Exception as error:  # h5py raises nearly everything when a file is damaged.
-        raise ValueError(
-            f"weights file {path}: its attribute `training` is not a JSON object "
-            f"({_one_line(error)}). Write the file anew with train_decoder.py."
-        ) from error
-    return training
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r")
+        return h5py.File(path, "r")
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"weights file {path}: {_why_unreadable(path, error)}") from error
 
 
-def _read_convolution(path, root, convolution):
-    """Returns (kernel, bias) of one convolution, or raises ValueError."""
+def _why_unreadable(path, error):
+    if not os.path.exists(path):
+        return (
+            "no such file. `weights` must be `imagenet`, `random` or the path of a file that "
+            "Keras wrote for VGG19."
+        )
+    if os.path.isdir(path):
+        return "this is a folder. Pass a file in it."
+    if not os.access(path, os.R_OK):
+        return "it may not be read. Change its permissions."
+    if "unable to lock" in str(error):
+        return "another process has it open for writing. Wait until it is done."
+    with open(path, "rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return "this is a pointer of Git LFS, not the file. Fetch it with `git lfs pull`."
+    if path.endswith((".pth", ".pt", ".ckpt", ".bin")) or head.startswith(b"PK"):
+        return "this is not a file of Keras. Weights of PyTorch must be converted to .h5 first."
+    return (
+        f"not a readable HDF5 file, or cut short ({_reason(error)}). Copy it again and compare "
+        "its checksum."
+    )
+
+
+def _arrays(file):
+    """Where the arrays of each layer in a file are: {layer: (group, names of kernel and bias)}.
+
+    Keras' published files and `save` name a layer's group after it and list its arrays in
+    `weight_names`, whose names differ between versions; the order, kernel before bias, does not.
+    Keras 3 numbers the arrays, "0" and "1", in a group `vars` with the layer's name.
+    """
+    root = file.get("model_weights", file)  # Where Keras 2 puts the weights of a whole model.
+    held = {
+        name: (group, group.attrs["weight_names"])
+        for name, group in root.items()
+        if "weight_names" in group.attrs
+    }
+
+    def collect(path, group):
+        if path.endswith("/vars") and "name" in group.attrs:
+            held[group.attrs["name"]] = (group, sorted(group))
+
+    file.visititems(collect)
+    return held
+
+
+def _read_convolution(path, held, convolution):
+    """Returns (kernel, bias) of one convolution."""
     where = f"weights file {path}, layer {convolution.name}"
-    shapes = (convolution.kernel_shape, (convolution.out_channels,))
-    try:
-        held = tuple(root)
-        if convolution.name in held:
-            group = root[convolution.name]
-            # Names differ between versions of Keras (`block1_conv1_W_1:0`,
-            # `block1_conv1/kernel:0`); the order, kernel before bias, does not.
-            arrays = [group[name] for name in group.attrs.get("weight_names", ())]
-            found = tuple(getattr(array, "shape", None) for array in arrays)
-            dtypes = [getattr(array, "dtype", None) for array in arrays]
-            # What does not fit is not read: it might be of any size.
-            if found == shapes:
-                arrays = [array[()] for array in arrays]
-    except Exception as error:  # h5py raises nearly everything when a file is damaged.
-        raise ValueError(
-            f"{where}: unreadable ({_one_line(error)}). The file is damaged or not in "
-            "the layout of Keras' published VGG19 files."
-        ) from error
     if convolution.name not in held:
-        raise ValueError(
-            f"{where}: missing. The file must be in the layout of Keras' published VGG19 "
-            "files and hold every layer up to the one asked for. It holds: "
-            f"{', '.join(map(str, held)) or 'nothing'}."
+        raise UserError(
+            f"{where}: missing. The file must be Keras' and hold every layer of VGG19 up to the "
+            f"one asked for. It holds: {', '.join(map(str, held)) or 'nothing'}."
         )
-    if found != shapes:
-        raise ValueError(
-            f"{where}: kernel and bias must have the shapes {shapes[0]} and {shapes[1]}. "
-            f"Received: {', '.join(map(str, found)) or 'no weights'}."
-        )
-    if any(dtype.kind != "f" for dtype in dtypes):
-        raise ValueError(
-            f"{where}: kernel and bias must be floating point. "
-            f"Received: {', '.join(map(str, dtypes))}."
-        )
-    with np.errstate(over="ignore"):  # What float32 cannot hold becomes infinite: refused below.
-        kernel, bias = (np.asarray(array, np.float32) for array in arrays)
+    shapes = (convolution.kernel_shape, (convolution.out_channels,))
+    group, names = held[convolution.name]
+    try:
+        arrays = [group[name] for name in names]
+        found = tuple(getattr(array, "shape", None) for array in arrays)
+        if found != shapes:  # Such arrays are not read: they might be of any size.
+            raise UserError(
+                f"{where}: kernel and bias must have the shapes {shapes[0]} and {shapes[1]}. "
+                f"Received: {', '.join(map(str, found)) or 'no weights'}."
+            )
+        if any(array.dtype.kind != "f" for array in arrays):
+            raise UserError(
+                f"{where}: kernel and bias must be floating point. "
+                f"Received: {', '.join(str(array.dtype) for array in arrays)}."
+            )
+        with np.errstate(over="ignore"):  # What float32 cannot hold becomes infinite.
+            kernel, bias = (np.asarray(array[()], np.float32) for array in arrays)
+    except UserError:
+        raise
+    except Exception as error:  # h5py raises nearly everything when a file is damaged.
+        raise UserError(
+            f"{where}: unreadable ({_reason(error)}). Copy the file again and compare its checksum."
+        ) from error
     for name, values in (("kernel", kernel), ("bias", bias)):
         if not np.isfinite(values).all():
-            raise ValueError(
+            raise UserError(
                 f"{where}: the {name} holds NaN or infinite values. Use an undamaged file."
             )
     return kernel, bias
 
 
-def _one_line(error):
-    return " ".join(str(error).split()).rstrip(".")
+def _reason(error):
+    return one_line(error).rstrip(".")

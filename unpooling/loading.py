@@ -1,0 +1,85 @@
+"""Loads a module from a folder, an archive or an address, without TensorFlow Hub."""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+import urllib.parse
+
+import tensorflow as tf
+
+from unpooling import archive, graph
+from unpooling.errors import UserError, one_line
+
+__all__ = ["load"]
+
+
+def load(path_or_url: str | os.PathLike, sha256: str | None = None) -> object:
+    """Loads an encoder or a decoder that this project has exported.
+
+    Loading a SavedModel executes its graph. So before anything is loaded, the archive must have
+    exactly the members of a SavedModel, and the graph must hold only operations that encoders and
+    decoders use: none that touches files, the network or Python.
+
+    Args:
+      path_or_url: the folder of an unpacked module, the path of its .tar.gz, or the http or https
+        address of one. `keras.utils.get_file` downloads it once and caches it.
+      sha256: the SHA-256 of the .tar.gz, in hexadecimal, or None to accept any. Pass it for a
+        module from an address: a module's manifest and card state it.
+
+    Returns:
+      The loaded module. An encoder has `module(images)`, `module.compact(images)` and
+      `module.features(images)`, a decoder `module(inputs)`; both have `variables`,
+      `trainable_variables` and `signatures`. See `Encoder` and `Decoder` for shapes and ranges.
+
+    Raises:
+      UserError: if there is no module at this place, it has another SHA-256, or it is refused.
+    """
+    place = os.fspath(path_or_url)
+    if place.startswith(("http://", "https://")):
+        place = _download(place, sha256)
+    if os.path.isdir(place):
+        if sha256 is not None:
+            raise UserError(
+                f"`sha256` is that of an archive, but {place} is a folder: pass the .tar.gz."
+            )
+        return _load_folder(place, place)
+    packed = archive.read(place)
+    if sha256 not in (None, packed.sha256):
+        raise UserError(f"{path_or_url} must have the SHA-256 {sha256}. Received: {packed.sha256}.")
+    # Python removes the folder, TensorFlow has read all of it by then.
+    with tempfile.TemporaryDirectory() as directory:
+        packed.unpack(directory)
+        return _load_folder(directory, path_or_url)
+
+
+def _load_folder(directory, name):
+    """Loads the module in a folder; `name` is how the caller knows it."""
+    if not pathlib.Path(directory, "saved_model.pb").is_file():
+        raise UserError(f"{name} holds no saved_model.pb: it is not a module.")
+    try:
+        graph.check(directory)
+    except ValueError as error:
+        raise UserError(f"{name} is refused: {one_line(error)}.") from error
+    module = tf.saved_model.load(directory)
+    # A function holds its variables by weak references: without these, those of
+    # `load(path).compact(images)` would be gone before the call.
+    functions = (getattr(module, name, None) for name in ("compact", "features"))
+    for function in (*filter(None, functions), *module.signatures.values()):
+        function.module = module
+    return module
+
+
+def _download(url, sha256):
+    """Returns the path of the cached file of a URL."""
+    import keras  # Only here: importing it fails where its backend is not installed.
+
+    # Keras caches by name, and every encoder has the same.
+    name = os.path.basename(urllib.parse.urlsplit(url).path)
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    try:
+        return keras.utils.get_file(
+            name, url, file_hash=sha256, hash_algorithm="sha256", cache_subdir="unpooling"
+        )
+    except Exception as error:  # Keras raises a bare Exception when a download fails.
+        raise UserError(f"{url} cannot be downloaded: {one_line(error)}.") from error
