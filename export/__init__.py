@@ -1,3 +1,1 @@
-"""Builds, exports and checks VGG19 encoders that return where each pooled maximum came from."""
-
-__version__ = "0.3.0"
+"""From a module to a checked artifact: SavedModel, archive, manifest, card, diagram, checks."""

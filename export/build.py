@@ -1,61 +1,139 @@
-"""Makes an artifact of a model: SavedModel, archive, card, diagram, manifest, checks."""
+"""Builds artifacts: weights, module, SavedModel, archive, manifest, card, diagram, checks."""
 
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
 
-from export import card, checksums, diagram, manifest, spec, verify
-from unpooling import archive
-from unpooling.weights import Weights
+from export import archive as archives
+from export import card, checksums, manifest, saved_model, verify
+from export.spec import Publication, Spec
+from export.staging import staged
+from unpooling import archive, weights
+from unpooling.decoder import Decoder
+from unpooling.encoder import Encoder
 
-__all__ = ["assemble"]
+__all__ = ["build_decoder", "build_encoder", "shaping_flags"]
 
 
-def assemble(
-    staging: str,
-    kind: str,
+def build_encoder(
+    spec: Spec,
+    weights_source: str = "imagenet",
     *,
-    layer: str,
-    weights: Weights,
-    save: Callable[[str], None],
-    page: Mapping[str, object],
-    flags: Mapping[str, object],
-    **variant: str,
-) -> None:
-    """Writes the files of an artifact, and checks them as a stranger would.
+    seed: int = 0,
+    output_dir: str = "dist",
+    publication: Publication | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+) -> str:
+    """Builds the artifact of an encoder in `output_dir`.
 
     Args:
-      staging: the folder for them, see `artifact.staged`.
-      kind: one of `spec.KINDS`.
-      layer: one of `vgg19.LAYERS`.
-      weights: what the model was built from.
-      save: writes the SavedModel into the folder of the given path.
-      page: publisher, model_version, asset_url and dataset, as for `card.render`.
-      flags: what goes into the manifest as the flags that shape the artifact.
-      **variant: of an encoder, index_dtype and pooling, as for `card.render`.
+      spec: which encoder.
+      weights_source: "imagenet", "random" or the path of a file, see `unpooling.weights.load`.
+      seed: the seed of random weights.
+      output_dir: the folder in which the artifact's folder is made.
+      publication: what the card says of where it is published; None for the defaults.
+      overwrite: whether to replace an existing artifact.
+      verify: whether `export.verify` checks the archive, in a fresh process, before the artifact is
+        put in place.
+
+    Returns:
+      The artifact's folder, which holds `spec.files`.
 
     Raises:
-      ValueError: if a check fails.
-      OSError: if a file cannot be written.
+      UserError: if the weights cannot be had, the artifact exists, or a check fails. Nothing is
+        left then.
     """
-    names = spec.files(kind)
-    path = {name: os.path.join(staging, name) for name in (*names, "saved_model")}
-    archive_path = path[f"{kind}.tar.gz"]
+    folder = os.path.join(output_dir, spec.folder_name)
+    with staged(folder, spec.files, overwrite) as staging:
+        print(f"weights: {weights_source}", flush=True)
+        loaded = weights.load(weights_source, spec.layer, seed)
+        choices = {"index_dtype": spec.index_dtype, "engine": spec.engine}
+        encoder = Encoder(spec.layer, loaded.layers, **{k: v for k, v in choices.items() if v})
+        _write(staging, spec, encoder, loaded, weights_source, publication, verify)
+    return folder
 
-    print(f"archive: SavedModel, {kind}.tar.gz", flush=True)
-    save(path["saved_model"])
-    archive.pack(path["saved_model"], archive_path)
 
-    print(f"card: {kind}.md, {kind}.png", flush=True)
-    diagram.draw(layer, path[f"{kind}.png"], kind)
-    described = {"layer": layer, "weights": weights, "archive_path": archive_path, **variant}
-    text = card.render(kind, **described, **page)
-    with open(path[f"{kind}.md"], "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+def build_decoder(
+    spec: Spec,
+    weights_source: str,
+    *,
+    seed: int = 0,
+    output_dir: str = "dist",
+    publication: Publication | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+) -> str:
+    """Builds the artifact of a decoder in `output_dir`.
 
-    print(f"manifest: {kind}.manifest.json, SHA256SUMS", flush=True)
-    content = manifest.make(kind=kind, **described, flags=flags)
-    manifest.write(content, path[f"{kind}.manifest.json"])
-    checksums.write(staging, names[:-1])
+    Args:
+      spec: which decoder.
+      weights_source: the path of a decoder.h5 that training wrote, or "random".
+      seed, output_dir, publication, overwrite, verify: as for `build_encoder`.
 
-    print("verify:", flush=True)
-    verify.run_in_fresh_process(archive_path)
+    Returns:
+      The artifact's folder, which holds `spec.files`.
+
+    Raises:
+      UserError: as `build_encoder`.
+    """
+    folder = os.path.join(output_dir, spec.folder_name)
+    with staged(folder, spec.files, overwrite) as staging:
+        print(f"weights: {weights_source}", flush=True)
+        loaded = weights.load_decoder(weights_source, spec.layer, seed)
+        decoder = Decoder(spec.layer, loaded.layers)
+        _write(staging, spec, decoder, loaded, weights_source, publication, verify)
+    return folder
+
+
+def _write(staging, spec, module, loaded, weights_source, publication, check):
+    """Writes the files of an artifact into a folder and checks them."""
+    publication = publication or Publication()
+    path = {name: os.path.join(staging, name) for name in spec.files}
+
+    print(f"archive: {spec.archive_name}, {_describe(spec)}", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        saved_model.save(module, directory)
+        archives.pack(directory, path[spec.archive_name])
+    packed = archive.read(path[spec.archive_name])
+
+    print(f"manifest: {spec.file('manifest.json')}", flush=True)
+    flags = shaping_flags(spec, loaded, weights_source, publication)
+    made = manifest.make(spec, loaded, packed, flags)
+    manifest.write(made, path[spec.file("manifest.json")])
+
+    print(f"card: {spec.file('md')}, {spec.file('png')}", flush=True)
+    with open(path[spec.file("md")], "w", encoding="utf-8", newline="\n") as file:
+        file.write(card.render(made, publication))
+    shutil.copyfile(spec.diagram, path[spec.file("png")])
+    checksums.write(staging, spec.files[:-1])
+
+    if check:
+        print("verify:", flush=True)
+        verify.run_in_fresh_process(path[spec.archive_name])
+
+
+def _describe(spec):
+    if spec.engine is None:
+        return f"{spec.kind} for {spec.layer}"
+    return f"{spec.kind} for {spec.layer}, {spec.index_dtype} indices, {spec.engine} pooling"
+
+
+def shaping_flags(
+    spec: Spec, loaded: weights.Weights, weights_source: str, publication: Publication
+) -> dict[str, object]:
+    """Returns the flags of the command that gives the same artifact, without any folder."""
+    of_file = loaded.source == "file"
+    flags = {
+        "layer": spec.layer,
+        "weights": os.path.basename(weights_source),
+        "seed": loaded.seed,
+        "index_dtype": spec.index_dtype,
+        "pooling": spec.engine,
+        "publisher": publication.publisher,
+        "model_version": publication.model_version,
+        "asset_url": publication.asset_url,
+        "dataset": publication.dataset if of_file else None,
+        "license": publication.license if of_file else None,
+    }
+    return {name: value for name, value in flags.items() if value is not None}

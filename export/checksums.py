@@ -1,4 +1,4 @@
-"""Checksums of files and weights, and SHA256SUMS, which `sha256sum -c` reads."""
+"""Checksums of files, and SHA256SUMS, which `sha256sum -c` reads."""
 
 import hashlib
 import os
@@ -6,9 +6,9 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-import numpy as np
+from unpooling.errors import UserError
 
-__all__ = ["FILE", "check", "digest", "file_digest", "layer_sha256", "read", "write"]
+__all__ = ["FILE", "check", "digest", "file_digest", "read", "write"]
 
 FILE = "SHA256SUMS"
 
@@ -25,28 +25,9 @@ def digest(content: bytes) -> dict[str, int | str]:
 
 def file_digest(path: str) -> dict[str, int | str]:
     """Returns the `digest` of a file's content."""
-    sha256, size = hashlib.sha256(), 0
     with open(path, "rb") as file:
-        while part := file.read(1 << 20):  # Of any size, a little at a time.
-            sha256.update(part)
-            size += len(part)
-    return {"bytes": size, "sha256": sha256.hexdigest()}
-
-
-def layer_sha256(kernel: np.ndarray, bias: np.ndarray) -> str:
-    """Returns the SHA-256 of a layer's weights, however they are stored.
-
-    Args:
-      kernel: (3, 3, in, out), float32.
-      bias: (out,), float32.
-
-    Returns:
-      Of the numbers of the kernel, then of the bias, in row-major order, as little-endian float32.
-    """
-    digest = hashlib.sha256()
-    for array in (kernel, bias):
-        digest.update(np.ascontiguousarray(array, "<f4").tobytes())
-    return digest.hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": sha256}
 
 
 def write(directory: str, names: Sequence[str]) -> None:
@@ -62,28 +43,28 @@ def read(directory: str) -> dict[str, str]:
     """Returns what the SHA256SUMS of `directory` lists: {name: SHA-256}.
 
     Raises:
-      ValueError: if the list is in another form, or names a file twice or outside the folder.
+      UserError: if the list is in another form, or names a file twice or outside the folder.
     """
     if not os.path.isfile(os.path.join(directory, FILE)):  # A pipe would be waited for.
-        raise ValueError(f"{FILE} is not a file")
+        raise UserError(f"{FILE} is not a file")
     try:
         with open(os.path.join(directory, FILE), encoding="ascii") as file:
             lines = file.read(_LARGEST).splitlines()
     except ValueError as error:
-        raise ValueError(f"{FILE} is not text in ASCII ({error})") from error
+        raise UserError(f"{FILE} is not text in ASCII ({error})") from error
     matches = [_LINE.fullmatch(line) for line in lines]
     if not all(matches):
         line = lines[matches.index(None)]
-        raise ValueError(f"{FILE} must hold lines of `SHA-256  NAME`. Received: {line!r:.100}")
+        raise UserError(f"{FILE} must hold lines of `SHA-256  NAME`. Received: {line!r:.100}")
     listed = {match["name"]: match["sha256"] for match in matches}
     if len(listed) != len(lines):
         names = ", ".join(match["name"] for match in matches)
-        raise ValueError(f"{FILE} must list each file once. Received: {names:.200}")
+        raise UserError(f"{FILE} must list each file once. Received: {names:.200}")
     return listed
 
 
 def check(directory: str, needed: str) -> list[str]:
-    """Holds the files of `directory` against its SHA256SUMS.
+    """Compares the files of `directory` with its SHA256SUMS.
 
     Files that are listed but not there are passed over, as `sha256sum --ignore-missing` does.
 
@@ -95,14 +76,14 @@ def check(directory: str, needed: str) -> list[str]:
       The names of the files that were compared.
 
     Raises:
-      ValueError: if a file differs, `needed` is not listed, or the list is in another form.
+      UserError: if a file differs, `needed` is not listed, or the list is in another form.
     """
     listed = read(directory)
     if needed not in listed:
-        raise ValueError(f"{FILE} must list {needed}. Received: {', '.join(listed):.200}")
+        raise UserError(f"{FILE} must list {needed}. Received: {', '.join(listed):.200}")
     present = [name for name in listed if os.path.isfile(os.path.join(directory, name))]
     for name in present:
         sha256 = file_digest(os.path.join(directory, name))["sha256"]
         if sha256 != listed[name]:
-            raise ValueError(f"{name} has the SHA-256 {sha256}, not the listed {listed[name]}")
+            raise UserError(f"{name} has the SHA-256 {sha256}, not the listed {listed[name]}")
     return present

@@ -1,71 +1,56 @@
-"""What an artifact is made of, for a stranger who compares or rebuilds it: its manifest."""
+"""What an artifact is made of, so that anybody can compare or rebuild it: its manifest."""
 
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
 import platform
 import stat
 import zlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-import numpy as np
+from export.archive import describe
+from export.spec import Spec
+from unpooling import __version__, options
+from unpooling.archive import Archive
+from unpooling.errors import UserError
+from unpooling.training_record import TrainingRecord
+from unpooling.weights import Weights
 
-from export import __version__, checksums, spec
-from unpooling import archive, vgg19
-
-if TYPE_CHECKING:  # Whoever reads manifests need not wait for TensorFlow.
-    from unpooling.weights import Weights
-
-__all__ = ["check_archive", "check_model", "evaluation", "make", "read", "write"]
+__all__ = ["check_archive", "check_module", "make", "read", "spec_of", "training_of", "write"]
 
 _VERSION = 1
 
-# What decides on the bytes: of the model, of the compression, of the diagram, of the card.
-_PACKAGES = ("tensorflow", "numpy", "protobuf", "matplotlib", "pillow", "jinja2")
+# What determines the bytes of the module and the card.
+_PACKAGES = ("tensorflow", "numpy", "protobuf", "jinja2")
 
 _OBJECTS = ("archive", "tar", "members", "weights", "flags", "versions")
 _LARGEST = 1 << 20  # bytes; what is longer is no manifest
 
 
-def make(
-    *,
-    layer: str,
-    weights: "Weights",
-    archive_path: str,
-    flags: Mapping[str, object],
-    kind: str = "encoder",
-    index_dtype: str | None = None,
-    pooling: str | None = None,
-) -> dict:
+def make(spec: Spec, weights: Weights, archive: Archive, flags: Mapping[str, object]) -> dict:
     """Returns the manifest of a built module; the same build gives the same manifest.
 
-    docs/file-formats.md says what stands where.
+    docs/file-formats.md describes its fields.
 
     Args:
-      layer: one of `vgg19.LAYERS`.
-      weights: what the module was built from.
-      archive_path: path of the finished archive.
+      spec: which module it is.
+      weights: what it was built from.
+      archive: the finished archive.
       flags: the flags of the command that shape the artifact, without any path.
-      kind: one of `spec.KINDS`.
-      index_dtype: an encoder's, "int64" or "int32".
-      pooling: what finds an encoder's maxima, "argmax" or "xla".
     """
+    training = weights.training
     return {
         "manifest_version": _VERSION,
-        **_model(kind, layer, index_dtype, pooling),
-        **archive.describe(archive_path),
+        **_stated(spec),
+        **describe(archive),
         "weights": {
             "source": weights.source,
             "seed": weights.seed,
             "file_name": weights.file_name,
             "file_sha256": weights.file_sha256,
-            "training": weights.training,
-            "layers": {
-                name: checksums.layer_sha256(*arrays) for name, arrays in weights.layers.items()
-            },
+            "training": None if training is None else training.to_dict(),
+            "layers": weights.digests,
         },
         "flags": dict(flags),
         "versions": {
@@ -75,23 +60,6 @@ def make(
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
-
-
-def evaluation(training: Mapping | None) -> dict[str, float]:
-    """Returns what the training of a decoder says of how good it is, as far as that is numbers.
-
-    Args:
-      training: as in `weights.Weights`.
-
-    Returns:
-      `photographs`, how many held out from training were measured, and the means over them:
-      `error`, the mean absolute one of a pixel, 0 to 255, `clipped_error`, `psnr`, `ssim`; or some
-      of these, or nothing.
-    """
-    found = training.get("evaluation") if isinstance(training, Mapping) else None
-    if not isinstance(found, Mapping):
-        return {}
-    return {name: v for name, v in found.items() if type(v) in (int, float) and math.isfinite(v)}
 
 
 def write(manifest: dict, path: str) -> None:
@@ -104,100 +72,120 @@ def read(path: str) -> dict:
     """Returns the manifest in the file at `path`.
 
     Raises:
-      ValueError: if the file is not one that `write` could have written.
+      UserError: if the file is not one that `write` could have written.
     """
     try:
         if stat.S_ISFIFO(os.stat(path).st_mode):
-            raise OSError("it is a pipe")  # Which would be waited for.
+            raise OSError("it is a pipe")  # Whoever opens one waits for its other end.
         with open(path, "rb") as file:
             manifest = json.loads(file.read(_LARGEST))
     # RecursionError: brackets in brackets in brackets.
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"manifest {path}: not a readable JSON file ({error}).") from error
+        raise UserError(f"manifest {path}: not a readable JSON file ({error}).") from error
     version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
     if version != _VERSION:
-        raise ValueError(
+        raise UserError(
             f"manifest {path}: `manifest_version` must be {_VERSION}. Received: {version!r:.80}."
         )
     for key in _OBJECTS:
         if not isinstance(manifest.get(key), dict):
-            raise ValueError(
+            raise UserError(
                 f"manifest {path}: `{key}` must be an object. Received: {manifest.get(key)!r:.80}."
             )
     source = manifest["weights"].get("source")
-    if source not in spec.SOURCES:
-        raise ValueError(
+    if source not in options.SOURCES:
+        raise UserError(
             f"manifest {path}: the source of the weights must be one of "
-            f"{', '.join(spec.SOURCES)}. Received: {source!r:.80}."
+            f"{', '.join(options.SOURCES)}. Received: {source!r:.80}."
         )
+    try:
+        spec_of(manifest)
+        training_of(manifest)
+    except UserError as error:
+        raise UserError(f"manifest {path}: {error}") from error
     return manifest
 
 
-def check_archive(manifest: dict, path: str) -> None:
-    """Holds the archive at `path` against its manifest; nothing of it is loaded or unpacked.
+def spec_of(manifest: Mapping) -> Spec:
+    """Returns which module a manifest describes.
 
     Raises:
-      ValueError: names the first member that differs; or says that only the headers around the
+      UserError: if it names none.
+    """
+    spec = Spec(
+        manifest.get("kind"),
+        manifest.get("layer"),
+        manifest.get("index_dtype") or "int64",
+        manifest.get("pooling") or "argmax",
+    )
+    if _stated(spec) != {key: manifest.get(key) for key in _stated(spec)}:
+        raise UserError(f"`index_dtype` and `pooling` do not suit {spec.name}.")
+    return spec
+
+
+def training_of(manifest: Mapping) -> TrainingRecord | None:
+    """Returns how the weights were trained, as far as a manifest says.
+
+    Raises:
+      UserError: if what it says is not a training record.
+    """
+    training = manifest["weights"].get("training")
+    return None if training is None else TrainingRecord.from_dict(training)
+
+
+def check_archive(manifest: Mapping, archive: Archive) -> None:
+    """Compares an archive with its manifest.
+
+    Raises:
+      UserError: names the first member that differs; or says that only the headers around the
         members do, or only the compression, which another version of zlib does differently.
     """
-    found = archive.describe(path)
+    found = describe(archive)
     for name, digest in found["members"].items():
         stated = manifest["members"].get(name)
         if digest != stated:
-            raise ValueError(
+            raise UserError(
                 f"the member {name} differs: it has {digest}, the manifest says {stated!r:.120}"
             )
     if found["tar"] != manifest["tar"]:
-        raise ValueError("the members are the manifest's, but not the tar's headers around them")
+        raise UserError("the members are the manifest's, but not the tar's headers around them")
     if found["archive"] != manifest["archive"]:
-        raise ValueError(
+        raise UserError(
             "the tar is the manifest's, but compressed in another way; the manifest's was made "
             f"with zlib {manifest['versions'].get('zlib')!r:.20}"
         )
 
 
-def check_model(
-    manifest: dict,
-    *,
-    layer: str,
-    weights: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    kind: str = "encoder",
-    index_dtype: str | None = None,
-    pooling: str | None = None,
-) -> None:
-    """Holds a loaded module against its manifest.
+def check_module(manifest: Mapping, spec: Spec, digests: Mapping[str, str]) -> None:
+    """Compares a loaded module with its manifest.
 
     Args:
       manifest: as `read` returns it.
-      layer: the layer at which the encoder ends.
-      weights: for each convolution its (kernel, bias), as `weights.load` returns them.
-      kind: one of `spec.KINDS`.
-      index_dtype: the dtype of an encoder's indices.
-      pooling: what finds an encoder's maxima.
+      spec: which module was loaded.
+      digests: for each of its convolutions the `layer_sha256`.
 
     Raises:
-      ValueError: names what differs.
+      UserError: names what differs.
     """
-    for key, value in _model(kind, layer, index_dtype, pooling).items():
+    for key, value in _stated(spec).items():
         if manifest.get(key) != value:
-            raise ValueError(f"`{key}` is {value}, the manifest says {manifest.get(key)!r:.80}")
+            raise UserError(f"`{key}` is {value}, the manifest says {manifest.get(key)!r:.80}")
     stated = manifest["weights"].get("layers")
     stated = stated if isinstance(stated, dict) else {}
-    if list(stated) != list(weights):
-        raise ValueError(
-            f"the layers are {', '.join(weights)}, the manifest says {', '.join(stated):.200}"
+    if list(stated) != list(digests):
+        raise UserError(
+            f"the layers are {', '.join(digests)}, the manifest says {', '.join(stated):.200}"
         )
-    for name, arrays in weights.items():
-        if checksums.layer_sha256(*arrays) != stated[name]:
-            raise ValueError(f"the weights of {name} are not those of the manifest")
+    for name, digest in digests.items():
+        if digest != stated[name]:
+            raise UserError(f"the weights of {name} are not those of the manifest")
 
 
-def _model(kind, layer, index_dtype, pooling):
-    """Which module it is. An encoder that pools nothing is the same whatever the last two say."""
-    chooses = kind == "encoder" and len(vgg19.blocks_up_to(layer)) > 1
+def _stated(spec):
+    """A spec by the keys of a manifest, where the engine has the name of its flag."""
     return {
-        "kind": kind,
-        "layer": layer,
-        "index_dtype": index_dtype if chooses else None,
-        "pooling": pooling if chooses else None,
+        "kind": spec.kind,
+        "layer": spec.layer,
+        "index_dtype": spec.index_dtype,
+        "pooling": spec.engine,
     }

@@ -1,4 +1,4 @@
-"""Writes a module as a reusable TF2 SavedModel on disk, the same bytes every time."""
+"""Writes a module as a reusable TF2 SavedModel, the same bytes every time."""
 
 import os
 import re
@@ -7,123 +7,94 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import fingerprint, spec
 from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
+from unpooling.errors import UserError
 
-__all__ = ["save", "save_decoder"]
+__all__ = ["save"]
 
 
-def save(encoder: Encoder, directory: str) -> None:
-    """Writes `encoder` as a SavedModel into `directory`, which need not exist.
+def save(module: Encoder | Decoder, directory: str) -> None:
+    """Writes a module as a SavedModel into `directory`, which need not exist.
 
     The loaded object has
 
-      * `__call__(images)`, `compact(images)` and `features(images)`, as `Encoder` has them;
+      * the module's methods: of an encoder `__call__(images)`, `compact(images)` and
+        `features(images)`; of a decoder `__call__(inputs)`, for indices of both dtypes and for
+        switches;
       * `variables`, `trainable_variables`, `regularization_losses`: the reusable SavedModel
         interface that `hub.KerasLayer(..., trainable=True)` expects, see
         https://www.tensorflow.org/hub/reusable_saved_models;
-      * signatures, each with the input `images`: `serving_default` with the outputs `features`,
-        `block1_indices`, ...; `compact` with `features`, `block1_switches`, ...; `features` with
-        `features`.
+      * the module's `signatures`, with named inputs and outputs.
 
     Args:
-      encoder: what to save.
-      directory: where to.
+      module: what to save.
+      directory: where to. TensorFlow takes it for a pattern: no `[`, `*` or `?`.
+
+    Raises:
+      UserError: if the files cannot be written.
     """
-
-    def traced(function):
-        # The signature makes the loaded object keep one trace for pictures of all sizes.
-        return tf.function(function, input_signature=[encoder.input_spec], autograph=False)
-
-    def named(function, names):
-        def serve(images):
-            outputs = function(images)
-            outputs = outputs if isinstance(outputs, list) else [outputs]
-            return dict(zip(names, outputs, strict=True))
-
-        return traced(serve)
-
-    call = traced(encoder.__call__)
-    compact = traced(encoder.compact)
-    features = traced(encoder.features)
-
-    methods = {"__call__": call, "compact": compact, "features": features}
-    signatures = {
-        "serving_default": named(call, encoder.output_names),
-        "compact": named(compact, encoder.compact_output_names),
-        "features": named(features, ["features"]),
-    }
-    _write(directory, encoder.ordered_variables, methods, signatures)
-
-
-def save_decoder(decoder: Decoder, directory: str) -> None:
-    """Writes `decoder` as a SavedModel into `directory`, which need not exist.
-
-    The loaded object has
-
-      * `__call__(inputs)`, as `Decoder` has it, for indices of both dtypes and for switches;
-      * the reusable SavedModel interface, as `save` says;
-      * signatures with the output `images`: `serving_default` with the inputs `features`,
-        `block1_indices`, ..., int64; `compact` with `features`, `block1_switches`, ....
-
-    Args:
-      decoder: what to save.
-      directory: where to.
-    """
-    call = tf.function(decoder.__call__, autograph=False)
-    for form in (*spec.INDEX_DTYPES, "switches"):
-        call.get_concrete_function(decoder.input_spec(form))  # A trace that the loaded object has.
-
-    def named(form):
-        specs = decoder.input_spec(form)
-        specs = specs if isinstance(specs, list) else [specs]
-
-        def serve(**inputs):
-            inputs = [inputs[spec.name] for spec in specs]
-            return {"images": call(inputs if len(inputs) > 1 else inputs[0])}
-
-        function = tf.function(serve, autograph=False)
-        return function.get_concrete_function(**{spec.name: spec for spec in specs})
-
-    signatures = {"serving_default": named("int64"), "compact": named("switches")}
-    _write(directory, decoder.ordered_variables, {"__call__": call}, signatures)
-
-
-def _write(directory, variables, methods, signatures):
-    # `tf.Module` has `variables` and `trainable_variables` as properties, which a SavedModel does
-    # not store; this root holds them as attributes.
-    root = tf.train.Checkpoint()
-    for name, method in methods.items():
+    root = tf.train.Checkpoint()  # An object with nothing but the attributes that follow.
+    methods = {}
+    for name, (function, alternatives) in module.methods.items():
+        # One input: the loaded method then takes whatever converts to it.
+        signature = alternatives if len(alternatives) == 1 else None
+        method = tf.function(function, input_signature=signature, autograph=False)
+        for inputs in alternatives:
+            method.get_concrete_function(*([inputs] if signature is None else []))
+        methods[name] = method
         setattr(root, name, method)
-    root.variables = variables
-    root.trainable_variables = variables
+    signatures = {
+        name: _named(methods[method], inputs, outputs)
+        for name, (method, inputs, outputs) in module.signatures.items()
+    }
+    root.variables = list(module.variables)
+    root.trainable_variables = list(module.trainable_variables)
     root.regularization_losses = []
-    tf.saved_model.save(root, directory, signatures=signatures)
-    _forget_the_process(os.path.join(directory, "saved_model.pb"))
-    fingerprint.write(directory)
+    try:
+        tf.saved_model.save(root, directory, signatures=signatures)
+    except tf.errors.OpError as error:  # A full disk, for example.
+        raise UserError(f"the SavedModel cannot be written: {error.message}") from error
+    _remove_traces_of_the_process(os.path.join(directory, "saved_model.pb"))
+    # It holds a random number. TensorFlow loads a SavedModel without it.
+    os.remove(os.path.join(directory, "fingerprint.pb"))
 
 
-# What bears a number of TensorFlow's: functions, custom gradients, captured tensors.
+def _named(method, inputs, outputs):
+    """A signature: a method with named inputs and outputs."""
+
+    def serve(**tensors):
+        tensors = [tensors[spec.name] for spec in inputs]
+        results = method(tensors if len(tensors) > 1 else tensors[0])
+        results = results if isinstance(results, list) else [results]
+        return dict(zip(outputs, results, strict=True))
+
+    function = tf.function(serve, autograph=False)
+    return function.get_concrete_function(**{spec.name: spec for spec in inputs})
+
+
+# What TensorFlow numbers: functions, branches, custom gradients, captured tensors.
 _NUMBERED = re.compile(
-    r"""("__inference_\w+_|"CustomGradient-|key: "_user_specified_name"\s+value {\s+s: ")(\d+)\"""",
+    r"""("__inference_\w+_|"\w+_branch\d+_|"CustomGradient-|"""
+    r'''key: "_user_specified_name"\s+value {\s+s: ")(\d+)"''',
     re.ASCII,
 )
 
 
-def _forget_the_process(path):
-    """Takes out of a SavedModel what TensorFlow puts in of the process that wrote it.
+def _remove_traces_of_the_process(path):
+    """Removes from a SavedModel what depends on the process that wrote it.
 
-    These are the numbers that it draws from the process's one counter, which become 0, 1, 2, ...,
-    and the settings of the session in each call of a function: devices, threads. Not needed any
-    more once https://github.com/tensorflow/tensorflow/issues/54067 is resolved.
+    The numbers that TensorFlow draws from one counter of the process become 0, 1, 2, ..., and the
+    settings of the session in each call of a function (devices, threads) go. This function can go
+    once https://github.com/tensorflow/tensorflow/issues/54067 is resolved.
     """
     model = saved_model_pb2.SavedModel()
     with open(path, "rb") as file:
         model.ParseFromString(file.read())
     text = text_format.MessageToString(model)
     numbers = sorted({int(number) for _, number in _NUMBERED.findall(text)})
-    text = _NUMBERED.sub(lambda match: f'{match[1]}{numbers.index(int(match[2]))}"', text)
+    new = {str(number): index for index, number in enumerate(numbers)}
+    text = _NUMBERED.sub(lambda match: f'{match[1]}{new[match[2]]}"', text)
     model = text_format.Parse(text, saved_model_pb2.SavedModel())
     for meta_graph in model.meta_graphs:
         graph = meta_graph.graph_def
