@@ -1,32 +1,184 @@
-"""What training can be asked for: the words that its commands share.
+"""What a training run is asked for: a field for each flag of train_decoder.py. No TensorFlow."""
 
-Nothing here needs TensorFlow.
-"""
+import dataclasses
+import math
+import os
+import typing
 
-__all__ = [
-    "INITIAL_KERNELS",
-    "LOSS_WEIGHTS",
-    "MULTI_SCALE_CROP",
-    "OPTIMIZERS",
-    "PRECISIONS",
-    "SPLITS",
-    "STRATEGIES",
-]
+from unpooling import vgg19
+from unpooling.errors import UserError
+from unpooling.options import SEEDS
 
-# What a decoder begins with: the encoder's kernels, turned round, or random ones.
-INITIAL_KERNELS = ("mirrored", "he_normal")
-
-OPTIMIZERS = ("adam", "muon")
-
-# The flags of the terms of the loss.
-LOSS_WEIGHTS = ("l1_weight", "l2_weight", "ms_ssim_weight", "perceptual_weight")
-
-PRECISIONS = ("float32", "bfloat16")
-
-# One device; all devices of a machine; several machines, named by TF_CONFIG.
-STRATEGIES = ("one", "mirrored", "multi_worker")
+__all__ = ["SPLITS", "TrainConfig", "recipe"]
 
 SPLITS = ("train", "validation", "test")
 
+_TERMS = ("l1", "l2", "ms_ssim", "perceptual")  # of the loss
+
 # The least side of a crop for MS-SSIM: five scales, the smallest as large as the filter of 11.
-MULTI_SCALE_CROP = 11 * 2**4
+_MULTI_SCALE_CROP = 11 * 2**4
+
+
+def _field(default, help, **rules):
+    """A field with the help text of its flag, and `choices`, `least`, `most` if it has limits."""
+    return dataclasses.field(default=default, metadata={"help": help, **rules})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run. Every field is checked when the object is made.
+
+    The metadata of each field have the `help` text of its flag. --weights and --seed have theirs
+    in `export.cli`, for all commands.
+
+    Raises:
+      UserError: if a value is of another type, out of range, or does not go with the others.
+    """
+
+    layer: str = _field(
+        "block5_conv2", "The layer at which the encoder ends.", choices=vgg19.LAYERS
+    )
+    weights: str = "imagenet"
+    seed: int = dataclasses.field(default=0, metadata={"least": 0, "most": SEEDS})
+    photos: str = _field(dataclasses.MISSING, "The folder with the photographs.")
+    output_dir: str = _field("runs", "The folder in which the run's folder is made.")
+    epochs: int = _field(10, "The number of epochs.", least=1)
+    steps_per_epoch: int | None = _field(
+        None, "The number of batches in an epoch. Default: each photograph once.", least=1
+    )
+    batch_size: int = _field(8, "The number of photographs in a batch.", least=1)
+    crop: int = _field(
+        256, "The side, in pixels, of the random crop taken of each photograph.", least=1
+    )
+    optimizer: str = _field(
+        "adam",
+        "The optimizer: Adam with default parameters, or Muon for the kernels.",
+        choices=("adam", "muon"),
+    )
+    learning_rate: float = _field(1e-3, "The learning rate at the start.", least=0)
+    final_learning_rate: float = _field(2e-4, "The learning rate at the end.", least=0)
+    warm_up: float = _field(
+        0.0, "The part of all steps in which the learning rate first rises from 0.", least=0, most=1
+    )
+    l1_weight: float = _field(10.0, "The weight of the mean absolute error.", least=0)
+    l2_weight: float = _field(1.0, "The weight of the mean squared error.", least=0)
+    ms_ssim_weight: float = _field(1000.0, "The weight of 1 - MS-SSIM.", least=0)
+    perceptual_weight: float = _field(
+        0.1,
+        "The weight of the mean squared difference between the features of a picture and of its "
+        "reconstruction.",
+        least=0,
+    )
+    precision: str = _field(
+        "float32",
+        "The precision of the convolutions in a training step. Weights, losses and validation are "
+        "float32.",
+        choices=("float32", "bfloat16"),
+    )
+    initial_kernels: str = _field(
+        "mirrored",
+        "The kernels to start from: the encoder's, transposed and scaled, or random ones.",
+        choices=("mirrored", "he_normal"),
+    )
+    initial_weights: str | None = _field(
+        None,
+        "A decoder.h5 to start from, of this layer or another: convolutions of the same names are "
+        "copied, the others are as --initial_kernels says.",
+    )
+    strategy: str = _field(
+        "one",
+        "One device, all devices of this machine, or the workers that TF_CONFIG names.",
+        choices=("one", "mirrored", "multi_worker"),
+    )
+    evaluation_pictures: int = _field(
+        100,
+        "The number of held-out photographs, the test split's first, that are measured at the end.",
+        least=1,
+    )
+    overwrite: bool = _field(False, "Whether to replace a finished run, or one with other flags.")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, os.PathLike):
+                value = os.fspath(value)
+                object.__setattr__(self, field.name, value)
+            expected = _expected(field, value)
+            if expected:
+                raise UserError(f"--{field.name} must be {expected}. Received: {value!r}.")
+        multiple = vgg19.downsampling(self.layer)
+        if self.crop % multiple:
+            raise UserError(
+                f"--crop must be a multiple of {multiple} for --layer={self.layer}. "
+                f"Received: {self.crop}."
+            )
+        if self.ms_ssim_weight and self.crop < _MULTI_SCALE_CROP:
+            raise UserError(
+                f"MS-SSIM halves pictures four times: --crop must be at least {_MULTI_SCALE_CROP}, "
+                f"or pass --ms_ssim_weight=0. Received: {self.crop}."
+            )
+        if not self.loss_weights:
+            raise UserError(f"one of {', '.join(f'--{t}_weight' for t in _TERMS)} must be above 0.")
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """{term of the loss: its weight}, of those above 0; the others are not computed."""
+        weights = {term: getattr(self, f"{term}_weight") for term in _TERMS}
+        return {term: weight for term, weight in weights.items() if weight}
+
+
+def _expected(field, value):
+    """What the value of a field must be, or None if it is that."""
+    kind, *optional = typing.get_args(field.type) or (field.type,)
+    if optional and value is None:
+        return None
+    if choices := field.metadata.get("choices"):
+        return None if value in choices else f"one of {', '.join(choices)}"
+    if kind is str:
+        return None if isinstance(value, str) and value else "a name or a path, not empty"
+    if kind is bool:
+        return None if isinstance(value, bool) else "true or false"
+    least, most = field.metadata["least"], field.metadata.get("most", math.inf)
+    is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    if is_number and least <= value <= most and math.isfinite(value):
+        return None
+    number = "a whole number" if kind is int else "a finite number"
+    return f"{number} of at least {least}" + (f" and at most {most}" if most < math.inf else "")
+
+
+# These flags aim at a small error alone. The defaults are those of the published decoders, which
+# were trained for more than that.
+_RECIPE = {
+    "optimizer": "muon",
+    "final_learning_rate": 0.0,
+    "warm_up": 0.03,
+    "l2_weight": 0.0,
+    "ms_ssim_weight": 0.0,
+    "perceptual_weight": 0.0,
+    "steps_per_epoch": 500,
+}
+
+# Nobody has trained the decoders of blocks 4 and 5 with these numbers.
+_CROP_AND_EPOCHS = {
+    "block1_conv2": (96, 12),
+    "block2_conv2": (96, 24),
+    "block3_conv2": (128, 20),
+    "block4_conv2": (128, 40),
+    "block5_conv2": (128, 60),
+}
+
+
+def recipe(layer: str, shallower: str | None = None, **changes: object) -> TrainConfig:
+    """Returns how the collection trains the decoder of a layer.
+
+    Args:
+      layer: one of `LAYERS`.
+      shallower: the path of the decoder.h5 of the layer before, to start from, or None.
+      **changes: further fields of `TrainConfig`, such as `photos`; they win over the recipe.
+
+    Raises:
+      UserError: as `TrainConfig`.
+    """
+    crop, epochs = _CROP_AND_EPOCHS.get(layer, (128, 60))  # `TrainConfig` refuses other layers.
+    chosen = {"crop": crop, "epochs": epochs, "initial_weights": shallower, **_RECIPE, **changes}
+    return TrainConfig(layer=layer, **chosen)

@@ -7,55 +7,49 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from training import config
+from unpooling.errors import UserError
 
-__all__ = ["check_batch_size", "is_chief", "make_strategy", "pooling_engine", "same", "together"]
+__all__ = ["check_same", "has_several_workers", "is_chief", "make_strategy", "together"]
 
 
-def make_strategy(name: str) -> tf.distribute.Strategy:
-    """Returns the strategy of a name; to be called before anything else of TensorFlow.
+def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
+    """Returns the strategy of a name; call it before anything else of TensorFlow.
 
     Args:
-      name: one of `config.STRATEGIES`; "multi_worker" reads the environment variable TF_CONFIG.
+      name: "one" for one device, "mirrored" for all of this machine, "multi_worker" for the
+        workers that the environment variable TF_CONFIG names.
+      batch_size: the number of photographs that the devices share in a step.
 
     Raises:
-      ValueError: if the name is another, or TF_CONFIG does not name this worker.
+      UserError: if TF_CONFIG does not name this worker, or the devices cannot share a batch evenly.
     """
-    if name == "one":
-        return tf.distribute.get_strategy()
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
-    if name == "multi_worker":
+        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    elif name == "multi_worker":
         _check_workers(os.environ.get("TF_CONFIG", ""))
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    raise ValueError(
-        f"`strategy` must be one of {', '.join(config.STRATEGIES)}. Received: {name!r}."
-    )
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        return tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise UserError(
+            f"--batch_size must be a multiple of {replicas}, the number of devices that share a "
+            f"batch. Received: {batch_size}."
+        )
+    return strategy
 
 
-def pooling_engine() -> str:
-    """Returns what finds the maxima on this machine, one of `export.options.ENGINES`.
-
-    Both find the same; the default has no kernel for GPUs.
-    """
-    return "xla" if tf.config.list_physical_devices("GPU") else "argmax"
+def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether other processes train the same model."""
+    resolver = strategy.cluster_resolver
+    workers = resolver.cluster_spec().as_dict().get("worker", []) if resolver else []
+    return len(workers) > 1
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether this process is the one that writes: the only one, or worker 0."""
-    resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_id
-
-
-def check_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> None:
-    """Raises ValueError if a batch cannot be shared out evenly among all devices."""
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
-        raise ValueError(
-            f"--batch_size must be a multiple of {replicas}, the devices that share a batch. "
-            f"Received: {batch_size}."
-        )
+    return not (has_several_workers(strategy) and strategy.cluster_resolver.task_id)
 
 
 @contextlib.contextmanager
@@ -63,7 +57,7 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Lets no worker go on after the body before all have come through it.
 
     Raises:
-      ValueError: in the other workers, if the body raised in one of them.
+      UserError: in the other workers, if the body raised in one of them.
     """
     try:
         yield
@@ -71,33 +65,29 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
         _sum_over_workers(strategy, 1)
         raise
     if _sum_over_workers(strategy, 0):
-        raise ValueError("another worker failed; see what it says.")
+        raise UserError("another worker failed; see its message.")
 
 
-def same(strategy: tf.distribute.Strategy, what: str, value: int) -> int:
-    """Returns `value`, once all workers have come here with the same.
+def check_same(strategy: tf.distribute.Strategy, what: str, value: int) -> None:
+    """Checks that all workers have come here with the same whole number.
 
     Args:
       strategy: that of `make_strategy`.
-      what: what it is, for the message.
-      value: a whole number.
+      what: what the number stands for, for the message.
+      value: below 2^24.
 
     Raises:
-      ValueError: if another worker has another value.
+      UserError: if another worker has another.
     """
-    total = _sum_over_workers(strategy, value)
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        workers = _sum_over_workers(strategy, 1)
-        if total != workers * value:
-            raise ValueError(
-                f"the workers do not agree on {what}; here it is {value}. All must see the same "
-                "--output_dir, on a disk that they share, and the same photographs."
-            )
-    return value
+    if _sum_over_workers(strategy, value) != _sum_over_workers(strategy, 1) * value:
+        raise UserError(
+            f"the workers do not agree on {what}; here it is {value}. All must see the same "
+            "--output_dir, on a disk that they share, and the same photographs."
+        )
 
 
 def _sum_over_workers(strategy, value):
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not has_several_workers(strategy):
         return value
 
     @tf.function
@@ -107,17 +97,17 @@ def _sum_over_workers(strategy, value):
     return int(add_up())
 
 
-def _check_workers(config):
+def _check_workers(configuration):
     try:
-        parsed = json.loads(config)
+        parsed = json.loads(configuration)
         workers, task = parsed["cluster"]["worker"], parsed["task"]
         right = task["type"] == "worker" and workers[task["index"]]
     except (ValueError, TypeError, LookupError):
         right = False
     if not right:
-        raise ValueError(
+        raise UserError(
             "--strategy=multi_worker needs the environment variable TF_CONFIG, such as "
             '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
             '"task": {"type": "worker", "index": 0}}. '
-            f"Received: {config or 'nothing'}."
+            f"Received: {configuration or 'nothing'}."
         )

@@ -6,15 +6,15 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from training import config, model
+from training import model
 from unpooling import decoder, vgg19, weights
+from unpooling.convolutions import convolve
 
 __all__ = ["initial_layers"]
 
 _Layers = dict[str, tuple[np.ndarray, np.ndarray]]
 
-# The standard deviation of what the last convolution gives at first, in units of
-# `model.PIXEL_SCALE`: of the rest of the way it must learn where to go.
+# The standard deviation of the first pictures, in units of `model.PIXEL_SCALE`.
 _LAST_DEVIATION = 0.3
 
 
@@ -26,37 +26,32 @@ def initial_layers(
     encoder_layers: Mapping[str, tuple[np.ndarray, np.ndarray]],
     images: tf.Tensor,
 ) -> tuple[_Layers, list[str]]:
-    """Returns the weights with which `model.Reconstruction` begins, in the units of its learning.
+    """Returns the weights with which `model.Reconstruction` starts, in its units.
 
-    They are "he_normal", random (K. He et al., arXiv 1502.01852), with zero biases; or "mirrored":
-    the kernels of the encoder's convolutions, transposed as their gradients have them. These are
-    then scaled one after the other, each by one number, and given biases, so that on `images` the
-    outputs have mean 0 and, on the average over the channels, standard deviation 1, but 0.3 for the
-    last (after D. Mishkin and J. Matas, arXiv 1511.06422).
+    Kernels are "he_normal", random (K. He et al., arXiv 1502.01852), with zero biases; or
+    "mirrored": the encoder's, transposed as in a convolution's gradient. These are then scaled one
+    after the other, each by one number, and given biases, so that on `images` the outputs have mean
+    0 and, on average over the channels, standard deviation 1, but 0.3 for the last (after
+    D. Mishkin and J. Matas, arXiv 1511.06422).
 
-    Convolutions that a file holds too are taken from there, so that deep decoders can begin where
-    shallow ones ended.
+    Convolutions that a decoder's file also holds are copied from there, so that deep decoders can
+    start where shallow ones ended.
 
     Args:
-      layer: one of `vgg19.LAYERS`.
-      seed: of the random weights, from 0 to 2^64 - 1.
-      kernels: one of `config.INITIAL_KERNELS`.
-      source: the path of a decoder's .h5 file, of this or another layer, or None.
+      layer: one of `LAYERS`.
+      seed: of the random weights.
+      kernels: "mirrored" or "he_normal".
+      source: the path of a decoder.h5, of this or another layer, or None.
       encoder_layers: the encoder's, up to `layer`: (kernel, bias), float32.
       images: (B, H, W, 3), float32, RGB, values in [0, 255]; what is measured is measured on them.
 
     Returns:
-      {name: (kernel, bias)}, float32, (3, 3, in, out) and (out,), and the names of the
+      {name: (kernel, bias)}, float32, (3, 3, in, out) and (out,); and the names of the
       convolutions that come from the file.
 
     Raises:
-      ValueError: if `kernels` is not one of those, or the file is not that of a decoder, see
-        `weights.load_decoder`.
+      UserError: if the file is not a decoder's, see `weights.load_decoder`.
     """
-    if kernels not in config.INITIAL_KERNELS:
-        raise ValueError(
-            f"`kernels` must be one of {', '.join(config.INITIAL_KERNELS)}. Received: {kernels!r}."
-        )
     trained = {} if source is None else _trained(source, layer, encoder_layers, images)
     names = [convolution.name for convolution in vgg19.convolutions(layer, "decoder")]
     taken = {name: trained[name] for name in names if name in trained}
@@ -72,8 +67,8 @@ def _trained(source, layer, encoder_layers, images):
     held = _layer_of(source)
     trained = dict(weights.load_decoder(source, held).layers)
     names = list(trained)
-    # (Of a deeper layer's, the convolution that took features is not taken over.)
-    scale = model.root_mean_square(min(held, layer), encoder_layers, images)
+    # (Of a deeper decoder, the convolution that takes features is not copied.)
+    scale = model.root_mean_square(min(held, layer, key=vgg19.LAYERS.index), encoder_layers, images)
     kernel, bias = trained[names[0]]
     trained[names[0]] = kernel * np.float32(scale), bias
     kernel, bias = trained[names[-1]]
@@ -102,9 +97,7 @@ def _mirrored(layer, taken, encoder_layers, images):
     mirrored = {
         ours.name: encoder_layers[theirs.name][0]
         for ours, theirs in zip(
-            vgg19.convolutions(layer, "decoder"),
-            reversed(vgg19.convolutions(layer)),
-            strict=True,
+            vgg19.convolutions(layer, "decoder"), reversed(vgg19.convolutions(layer)), strict=True
         )
     }
     last = list(mirrored)[-1]
@@ -115,14 +108,14 @@ def _mirrored(layer, taken, encoder_layers, images):
             kernel, bias = taken[name]
         else:
             kernel = mirrored[name][::-1, ::-1].transpose(0, 1, 3, 2)
-            raw = decoder.convolve(values, tf.constant(kernel), tf.zeros(kernel.shape[-1]))
+            raw = convolve(values, tf.constant(kernel), tf.zeros(kernel.shape[-1]), relu=False)
             mean, variance = tf.nn.moments(raw, axes=[0, 1, 2])
             # One scale for all channels: what differs between them says something.
             deviation = float(tf.reduce_mean(tf.sqrt(variance)))
             gain = (_LAST_DEVIATION if name == last else 1.0) / max(deviation, 1e-12)
             kernel, bias = kernel * np.float32(gain), -mean.numpy() * np.float32(gain)
         layers[name] = kernel, bias
-        return decoder.convolve(values, tf.constant(kernel), tf.constant(bias))
+        return convolve(values, tf.constant(kernel), tf.constant(bias), relu=False)
 
     scale = tf.sqrt(tf.reduce_mean(tf.square(features)))
     decoder.decode(layer, convolution, features / tf.maximum(scale, 1e-12), switches)

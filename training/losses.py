@@ -1,45 +1,21 @@
-"""What a reconstruction is blamed for: the terms of the loss, each one number for each picture."""
+"""The terms of the loss, each one number for each picture."""
 
-import dataclasses
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-__all__ = ["LossWeights", "mean_squared", "terms", "total"]
+__all__ = ["mean_squared", "terms"]
 
 
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """How much each term counts; one with weight 0 is not computed.
-
-    The defaults are those of the published decoders
-    (https://github.com/tensorflow/tfhub.dev, assets/docs/emilutz).
-
-    Attributes:
-      l1: of the mean absolute error, values in [0, 255].
-      l2: of the mean squared error, values in [0, 255].
-      ms_ssim: of 1 - MS-SSIM (Z. Wang, E. Simoncelli and A. Bovik, "Multiscale structural
-        similarity for image quality assessment", 2003), of `tf.image.ssim_multiscale`.
-      perceptual: of the mean squared difference of the encoder's features of picture and
-        reconstruction (J. Johnson et al., arXiv 1603.08155).
-    """
-
-    l1: float = 10.0
-    l2: float = 1.0
-    ms_ssim: float = 1000.0
-    perceptual: float = 0.1
-
-    def active(self) -> dict[str, float]:
-        """Returns {name of the term: its weight} for those that are not 0."""
-        return {name: weight for name, weight in dataclasses.asdict(self).items() if weight}
-
-
-def terms(images: tf.Tensor, decoded: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+def terms(images: tf.Tensor, decoded: tf.Tensor, names: Sequence[str]) -> dict[str, tf.Tensor]:
     """Returns the terms that compare pixels.
 
     Args:
       images: (B, H, W, 3), float32, values in [0, 255]; for "ms_ssim", H and W at least 176.
       decoded: likewise, the reconstructions, not necessarily in that range.
-      names: which: "l1", "l2", "ms_ssim"; others are passed over.
+      names: which of them: "l1", the mean absolute error; "l2", the mean squared error; "ms_ssim",
+        1 - MS-SSIM (Z. Wang, E. Simoncelli and A. Bovik, "Multiscale structural similarity for
+        image quality assessment", 2003). Other names are passed over.
 
     Returns:
       {name: (B,), float32}, at least 0.
@@ -66,11 +42,6 @@ def mean_squared(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """
     difference = tf.cast(a, tf.float32) - tf.cast(b, tf.float32)
     return tf.reduce_mean(tf.square(difference), axis=(1, 2, 3))
-
-
-def total(found: dict[str, tf.Tensor], weights: LossWeights) -> tf.Tensor:
-    """Returns the weighted sum of terms, (B,), float32, each of them (B,)."""
-    return tf.add_n([weight * found[name] for name, weight in weights.active().items()])
 
 
 @tf.custom_gradient

@@ -1,4 +1,4 @@
-"""A frozen encoder and a decoder that learns to give its pictures back."""
+"""A frozen encoder and a decoder that learns to reconstruct its pictures."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training import config, distribution, losses
+from training import distribution, losses
 from unpooling import decoder, encoder, pooling, vgg19
+from unpooling.convolutions import convolve
+from unpooling.errors import UserError
 
-__all__ = ["MEAN_RGB", "PIXEL_SCALE", "Reconstruction", "encode_with_switches", "root_mean_square"]
+__all__ = [
+    "MEAN_RGB",
+    "PIXEL_SCALE",
+    "Reconstruction",
+    "check_keras",
+    "encode_with_switches",
+    "pooling_engine",
+    "root_mean_square",
+]
 
 # The units of the last convolution: about the standard deviation and the mean of pixels.
 PIXEL_SCALE = 64.0
@@ -18,55 +28,59 @@ MEAN_RGB = np.array(vgg19.MEAN_BGR[::-1], np.float32)
 _Layers = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
+def check_keras() -> None:
+    """Raises UserError if Keras is configured in a way with which nothing can be trained here."""
+    advice = {
+        "KERAS_BACKEND, and `backend` in keras.json": keras.backend.backend() != "tensorflow",
+        "`floatx` in keras.json": keras.config.floatx() != "float32",
+        "KERAS_MAX_EPOCHS": keras.config.max_epochs(),
+        "KERAS_MAX_STEPS_PER_EPOCH": keras.config.max_steps_per_epoch(),
+    }
+    if wrong := [name for name, is_wrong in advice.items() if is_wrong]:
+        raise UserError(f"training needs TensorFlow and float32: unset {', '.join(wrong)}.")
+
+
+def pooling_engine() -> str:
+    """Returns the engine that suits this machine: the default one has no kernel for GPUs."""
+    return "xla" if tf.config.list_physical_devices("GPU") else "argmax"
+
+
 def root_mean_square(layer: str, encoder_layers: _Layers, images: tf.Tensor) -> float:
     """Returns the root mean square of the encoder's features, over all axes.
 
     Args:
-      layer: one of `vgg19.LAYERS`.
+      layer: one of `LAYERS`.
       encoder_layers: for each convolution up to `layer`, or more, its (kernel, bias), float32.
       images: (B, H, W, 3), float32, RGB, values in [0, 255].
     """
-    weights = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
-    features = encoder.encode(layer, weights, images, pooling.max_pool)
+    features = encoder.encode(layer, _cast(encoder_layers), images, pooling.max_pool)
     return float(tf.sqrt(tf.reduce_mean(tf.square(features))))
 
 
 def encode_with_switches(
     layer: str, weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]], images: tf.Tensor
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Returns what a decoder takes, by the pooling that suits this machine.
-
-    Args:
-      layer: one of `vgg19.LAYERS`, that of block K.
-      weights: for each convolution its (kernel, bias), (3, 3, in, out) and (out,), any floating
-        dtype, in which the convolution is then computed.
-      images: (B, H, W, 3), float32, RGB, values in [0, 255].
-
-    Returns:
-      The features, (B, H/2^(K-1), W/2^(K-1), C), dtype of the weights, and for block 1 to K-1 the
-      switches, uint8.
-    """
+    """Returns features, dtype of `weights`, and switches, for arguments as of `encoder.encode`."""
     switches = []
 
     def pool(values):
-        pooled, places = pooling.max_pool_with_switches(values, distribution.pooling_engine())
-        switches.append(places)
+        pooled, where = pooling.max_pool_with_switches(values, pooling_engine())
+        switches.append(where)
         return pooled
 
     return encoder.encode(layer, weights, images, pool), switches
 
 
 class Reconstruction(keras.Model):
-    """Encodes pictures, decodes them again, and learns by the difference; for Keras' `fit`.
+    """Encodes pictures, decodes them, and learns from the difference; for Keras' `fit`.
 
-    Weights learn best at values around 1, but features are in the hundreds and so are pixels.
-    So the decoder is trained in units of its own: features divided by `feature_scale`, the last
-    convolution's output times `PIXEL_SCALE`, plus `MEAN_RGB`. `decoder_layers` folds these units
-    into the weights. The encoder's weights are constants: they get no gradient. Kernels are kept as
-    matrices, (9 * in, out).
+    Weights learn best at values around 1, but features and pixels are in the hundreds. So the
+    decoder is trained in other units: features divided by `feature_scale`, pixels less `MEAN_RGB`
+    divided by `PIXEL_SCALE`. `decoder_layers` folds these units into the weights. The encoder's
+    weights are constants. Kernels are kept as matrices, (9 * in, out), for Muon.
 
     `fit` takes batches of images; `evaluate` and validation take (images, counts), as `data`
-    makes them. Each active term of the loss is a metric of its name, the weighted sum is `loss`.
+    makes them. Each term of the loss is a metric of its name, the weighted sum is `loss`.
     """
 
     def __init__(
@@ -74,49 +88,40 @@ class Reconstruction(keras.Model):
         layer: str,
         encoder_layers: _Layers,
         initial_layers: _Layers,
-        feature_scale: float = 1.0,
-        weights: losses.LossWeights | None = None,
+        feature_scale: float,
+        loss_weights: Mapping[str, float],
         precision: str = "float32",
     ):
         """Makes a model.
 
         Args:
-          layer: one of `vgg19.LAYERS`.
+          layer: one of `LAYERS`.
           encoder_layers: for each convolution of the encoder its (kernel, bias): float32,
             (3, 3, in, out) and (out,).
-          initial_layers: likewise for each convolution of `vgg19.mirror(layer)`, in the units in
-            which it learns.
+          initial_layers: likewise for each convolution of the decoder, in the units in which it
+            learns.
           feature_scale: the root mean square of the encoder's features.
-          weights: of the terms of the loss; None for the published ones.
-          precision: one of `config.PRECISIONS`: in which the convolutions of a training step are
+          loss_weights: {term: weight} of the terms that count: those of `losses.terms`, and
+            "perceptual", the mean squared difference of the encoder's features of picture and
+            reconstruction (J. Johnson et al., arXiv 1603.08155).
+          precision: "float32" or "bfloat16", in which the convolutions of a training step are
             computed, all but the last one, which makes pixels. Weights, losses and everything
             outside of training are float32.
 
         Raises:
-          ValueError: if `layer` or `precision` is not one of those, all weights of the loss are
-            0, or the scale is not a positive number.
+          UserError: if the scale is not a positive number.
         """
-        super().__init__(name="reconstruction")
-        if precision not in config.PRECISIONS:
-            raise ValueError(
-                f"`precision` must be one of {', '.join(config.PRECISIONS)}. "
-                f"Received: {precision!r}."
-            )
+        super().__init__(name="reconstruction", dtype="float32")
         if not 0 < feature_scale < np.inf:
-            raise ValueError(
+            raise UserError(
                 "the encoder's features must have a root mean square above 0: are its weights "
                 f"trained? Received: {feature_scale}."
             )
         self.layer = layer
         self.precision = precision
-        self.loss_weights = losses.LossWeights() if weights is None else weights
-        active = self.loss_weights.active()
-        if not active:
-            raise ValueError("at least one term of the loss must have a weight other than 0.")
-        self._encoder = {
-            convolution.name: tuple(map(tf.constant, encoder_layers[convolution.name]))
-            for convolution in vgg19.convolutions(layer)
-        }
+        self.loss_weights = dict(loss_weights)
+        self._encoder = {c.name: encoder_layers[c.name] for c in vgg19.convolutions(layer)}
+        self._encoder = _cast(self._encoder)
         self._convolutions = tuple(c.name for c in vgg19.convolutions(layer, "decoder"))
         self._decoder = {
             name: tuple(
@@ -135,12 +140,12 @@ class Reconstruction(keras.Model):
             trainable=False,
             name="feature_scale",
         )
-        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *active)}
+        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *loss_weights)}
         self.built = True
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The mean of the loss and of each active term, over the pictures of an epoch."""
+        """The mean of the loss and of each term, over the pictures of an epoch."""
         return list(self._means.values())
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
@@ -155,25 +160,20 @@ class Reconstruction(keras.Model):
         return self._reconstruct(images, tf.float32)[1]
 
     def decoder_layers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Returns {name: (kernel, bias)}, float32, for `export.decoder.Decoder`: without units."""
+        """Returns {name: (kernel, bias)}, float32, for `Decoder`, with the units folded in."""
         return {
             name: tuple(np.array(tensor, np.float32) for tensor in pair)
             for name, pair in self._folded().items()
         }
 
     def train_step(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Learns from a batch, for `fit`.
-
-        Args:
-          images: (B, H, W, 3), float32, RGB, values in [0, 255]; the sides as for a call, and at
-            least 176 for MS-SSIM.
+        """Learns from a batch as for a call; sides of at least 176 for MS-SSIM.
 
         Returns:
-          {name: (), float32}: the loss and each active term, their means since the epoch began.
+          {name: (), float32}: the loss and each term, their means since the epoch began.
         """
-        dtype = tf.as_dtype(self.precision)
         with tf.GradientTape() as tape:
-            loss, found = self._compare(images, dtype)
+            loss, found = self._compare(images, tf.as_dtype(self.precision))
             # The optimizer adds up what the replicas found.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             mean = tf.reduce_mean(loss) / replicas
@@ -182,23 +182,17 @@ class Reconstruction(keras.Model):
         return self._update(loss, found, None)
 
     def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Measures a batch in float32, for `evaluate` and validation.
-
-        Args:
-          data: images as for `train_step`, and how much each counts, (B,), float32.
-
-        Returns:
-          As `train_step`.
-        """
+        """Measures a batch in float32: images, and how much each counts, (B,), float32."""
         images, counts = data
         loss, found = self._compare(images, tf.float32)
         return self._update(loss, found, counts)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing is left to build; Keras 3.15 cannot do it for several workers.
+        """Does nothing, since the model is built.
 
-        It would add up a batch of theirs to learn its shape, and fails with "Attempt to convert a
-        value (PerReplica) with an unsupported type to a Tensor".
+        With several devices, Keras 3.15 would take the first batch away to learn its shape; with
+        several workers it would fail: "Attempt to convert a value (PerReplica) with an unsupported
+        type to a Tensor".
         """
 
     def _folded(self):
@@ -222,40 +216,32 @@ class Reconstruction(keras.Model):
         weights = {**_cast(weights, dtype), last: weights[last]}
 
         def convolution(values, name):
-            return decoder.convolve(values, *weights[name])
+            return convolve(values, *weights[name], relu=False)
 
         return features, decoder.decode(self.layer, convolution, features, switches)
 
     def _compare(self, images, dtype):
         """The weighted sum and the terms, each (B,)."""
-        names = tuple(self.loss_weights.active())
         features, decoded = self._reconstruct(images, dtype)
-        found = losses.terms(images, decoded, names)
-        if "perceptual" in names:
+        found = losses.terms(images, decoded, self.loss_weights)
+        if "perceptual" in self.loss_weights:
             weights = _cast(self._encoder, dtype)
             again = encoder.encode(self.layer, weights, decoded, pooling.max_pool)
             found["perceptual"] = losses.mean_squared(features, again)
-        return losses.total(found, self.loss_weights), found
+        return tf.add_n([w * found[name] for name, w in self.loss_weights.items()]), found
 
     def _update(self, loss, found, counts):
         for name, values in {"loss": loss, **found}.items():
             self._means[name].update_state(values, sample_weight=counts)
         results = {name: mean.result() for name, mean in self._means.items()}
-        if _has_several_workers():
-            # Keras 3.15 takes the mean of what they return over a first axis.
+        if distribution.has_several_workers(tf.distribute.get_strategy()):
+            # Keras 3.15 takes the mean over a first axis of what they return.
             return {name: tf.reshape(result, [1]) for name, result in results.items()}
         return results
 
 
-def _has_several_workers():
-    strategy = tf.distribute.get_strategy()
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return False
-    return len(strategy.cluster_resolver.cluster_spec().as_dict().get("worker", [])) > 1
-
-
 def _as_matrix(array):
-    """A kernel, (3, 3, in, out), as (9 * in, out): Muon is for matrices. A bias as it is."""
+    """A kernel, (3, 3, in, out), as (9 * in, out); a bias as it is."""
     return array.reshape(-1, array.shape[-1]) if array.ndim == 4 else array
 
 
@@ -264,5 +250,5 @@ def _given(array):
     return lambda shape, dtype=None: tf.convert_to_tensor(array, dtype)
 
 
-def _cast(layers, dtype):
-    return {name: tuple(tf.cast(t, dtype) for t in pair) for name, pair in layers.items()}
+def _cast(layers, dtype=tf.float32):
+    return {name: tuple(tf.cast(x, dtype) for x in pair) for name, pair in layers.items()}
