@@ -1,155 +1,183 @@
-"""What goes to Kaggle and to Hugging Face: the unpacked SavedModel, and what there is to read."""
+"""What publishing on Kaggle and on Hugging Face have in common: what is sent, and how."""
 
 import contextlib
+import importlib
 import logging
 import os
 import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from export import checksums
-from publish import tree
-from unpooling import archive, text
+from absl import flags
 
-__all__ = ["contents", "explain", "hide_signatures", "listing", "notes", "readme"]
+from export import artifact, card, checksums, licenses
+from export.artifact import Artifact
+from export.spec import Publication, Spec
+from unpooling import archive
+from unpooling.errors import UserError, one_line
 
-README = "README.md"
+__all__ = ["Host", "define_flags", "license_of", "notes", "publish", "readme", "variation"]
 
-# Beside the SavedModel; a program that loads the folder passes them over.
-_BESIDE = ("manifest.json", "png")
-
-# What a decoder's card calls the places of the two halves.
-_NAMES = {"encoder": "ENCODER_URL", "decoder": "DECODER_URL"}
-
-# What follows the path of a URL. Who has that of an upload may write in the user's name.
+# What follows the path of a URL. Whoever has that of an upload can write in the user's name.
 _QUERY = re.compile(r"(?<=\S)\?[^\s'\")]+")
 
 
-def readme(module: tree.Module, package: str, downloads: Mapping[str, str]) -> str:
-    """Returns a module's card, made to be read beside the unpacked SavedModel on another hub.
+class Host:
+    """A place where modules are published, by a client package.
+
+    Subclasses have four methods: `default(publisher, spec)` returns where a module goes if the user
+    does not say; `facts(client, place, found)` what is sent beside the files, by name;
+    `upload(client, place, folder, facts)` sends a folder; `errors()` returns the classes of what
+    the client raises if it cannot reach the host or is refused.
+
+    Attributes:
+      name: for people.
+      key: for cards, one of `card.HOSTS`.
+      form: a regular expression for where a module goes there, and `wanted`, the same in words.
+      download: the Python expression that downloads a module from there, with `{}` for the place.
+      credentials: the page that says how the client finds the user's.
+    """
+
+    name: str
+    key: str
+    form: str
+    wanted: str
+    download: str
+    credentials: str
+
+
+def publish(host: Host, folder: str, place: str | None, dry_run: bool) -> None:
+    """Sends an artifact to a host, or prints what would be sent.
 
     Args:
-      module: an artifact.
-      package: the package that downloads the SavedModel, as in `import PACKAGE`.
-      downloads: for "encoder" and, with a decoder, "decoder" the Python expression that downloads
-        it and returns its folder.
+      host: where to.
+      folder: the artifact's folder.
+      place: where on that host; None for its default.
+      dry_run: whether to print only.
 
     Raises:
-      ValueError: if the card lacks a line that has to be another one there.
+      UserError: if the host's client is not installed, the artifact is not complete, `place` has
+        another form, or the host could not be reached or refused. The call can be repeated. Other
+        exceptions of the client are bugs and pass unchanged.
     """
-    kind = module.kind
-    card = pathlib.Path(module.path("md")).read_text(encoding="utf-8")
-    distribution = package.replace("_", "-")
-    changes = {
-        rf"# Module {re.escape(module.page.publisher)}/(\S+)/\d+\n": r"# \1\n",
-        r"(?:<!-- [^\n]* -->\n)+\n": "",
-        r'<img src="[^"\n]*" alt="([^"\n]*)" height="\d+">\n': rf"![\1]({kind}.png)\n",
-        rf"(?=`{kind}\.tar\.gz`: )": "The SavedModel that lies here is the content of ",
-        rf"`{kind}\.manifest\.json`, published beside it, ": f"`{kind}.manifest.json` ",
-        r"# pip install (tensorflow .*)\n": rf"# pip install {distribution} \1\n",
-        r"^import tensorflow as tf\n": f"import {package}\nimport tensorflow as tf\n",
-    }
-    names = {"encoder": "MODULE_URL"} if kind == "encoder" else _NAMES
-    for half, name in names.items():
-        changes[rf'{name} = ".*"\n'] = f"{name} = {downloads[half]}\n"
-    for pattern, replacement in changes.items():
-        card, count = re.subn(pattern, replacement, card, flags=re.MULTILINE)
-        if count != 1:
-            raise ValueError(
-                f"the card of {module.folder} must hold one place of the form {pattern!r}, which "
-                f"reads otherwise on another hub; it has {count}. Was it changed by hand?"
-            )
-    return card
+    package = card.HOSTS[host.key]
+    try:
+        client = importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"this needs {package} ({error}): pip install {package}") from error
+    found = artifact.read(folder)
+    publisher, spec = found.page.publisher, found.spec
+    place = place or host.default(publisher, spec)
+    if not re.fullmatch(host.form, place, re.ASCII):
+        raise UserError(f"{host.wanted}. Received: {place}.")
+    places = {"encoder": host.default(publisher, spec.mate), spec.kind: place}
+    text = readme(found, host.key, {k: host.download.format(p) for k, p in places.items()})
+    facts = host.facts(client, place, found)
+    with _contents(found, text) as contents:
+        print(_listing(contents, facts), flush=True)
+        if dry_run:
+            print(f"\nREADME.md:\n\n{text}\ndry run: nothing was sent")
+            return
+        try:
+            host.upload(client, place, contents, facts)
+        except Exception as error:
+            causes = [error]  # The client may have wrapped what its connection raised.
+            while causes[-1].__cause__ is not None:
+                causes.append(causes[-1].__cause__)
+            if not any(isinstance(cause, host.errors()) for cause in causes):
+                raise
+            raise UserError(
+                f"Upload of {place} to {host.name} failed: {_explain(causes)}. The command can be "
+                f"repeated. For credentials see {host.credentials}"
+            ) from error
+    print("done")
 
 
-def notes(module: tree.Module) -> str:
+def variation(spec: Spec) -> str:
+    """Returns what distinguishes the builds for a layer: "", "-int32", "-xla" or "-int32-xla"."""
+    dtype = "-int32" if spec.index_dtype == "int32" else ""
+    return dtype + ("-xla" if spec.engine == "xla" else "")
+
+
+def license_of(found: Artifact) -> licenses.License:
+    """Returns the license of an artifact's weights."""
+    return licenses.of(found.manifest, found.page.metadata["dataset"][0])
+
+
+def readme(found: Artifact, key: str, downloads: Mapping[str, str]) -> str:
+    """Returns an artifact's card as a host shows it, see `card.render`.
+
+    It is rendered from the manifest, so changes made to the card by hand are not in it.
+    """
+    page, spec = found.page, found.spec
+    asset_url = found.asset_path.removesuffix(f"/{spec.folder_name}/{spec.archive_name}")
+    publication = Publication(page.publisher, page.version, asset_url, page.metadata["dataset"][0])
+    return card.render(found.manifest, publication, key, downloads)
+
+
+def notes(found: Artifact) -> str:
     """Returns in one line what a version of a module is made of, from its manifest."""
-    stated = module.manifest
-    weights, versions = stated["weights"], stated["versions"]
-    made = [f"{module.kind} for VGG19 up to {stated['layer']}"]
-    if stated["index_dtype"]:
-        made.append(f"{stated['index_dtype']} indices")
-    if stated["pooling"]:
-        made.append(f"pooling by {stated['pooling']}")
-    source = {
-        "imagenet": "ImageNet weights by K. Simonyan and A. Zisserman, CC BY 4.0, from Keras",
-        "random": f"untrained: random weights from seed {weights['seed']}",
-        "file": f"weights from {weights['file_name']}, SHA-256 {weights['file_sha256']}",
-    }[weights["source"]]
-    tools = ", ".join(f"{name} {versions[name]}" for name in ("tensorflow", "numpy", "python"))
-    return text.one_line(
-        f"{module.page.name}/{module.page.version}: {', '.join(made)}; {source}; "
-        f"{module.kind}.tar.gz SHA-256 {stated['archive']['sha256']}; built by unpooling-encoders "
-        f"{versions['unpooling-encoders']} with {tools}."
+    page, stated, license = found.page, found.manifest, license_of(found)
+    title = license.title
+    if license.name == "cc-by-4.0":
+        title += f" (VGG19's ImageNet weights are by {licenses.AUTHORS})"
+    packages = ("unpooling-encoders", "tensorflow", "numpy", "python")
+    versions = ", ".join(f"{name} {stated['versions'][name]}" for name in packages)
+    return one_line(
+        f"{page.name}/{page.version}{variation(found.spec)}; weights {found.source}, {title}; "
+        f"{found.spec.archive_name} SHA-256 {stated['archive']['sha256']}; built with {versions}."
     )
 
 
-@contextlib.contextmanager
-def contents(module: tree.Module, readme: str) -> Iterator[str]:
-    """Makes the folder that is sent, as the value of a `with` statement; removes it in the end.
-
-    It holds the SavedModel's files, so that it can be loaded as it is, and beside them README.md,
-    the diagram, the manifest, and SHA256SUMS with the checksums of all of these.
-
-    Args:
-      module: an artifact.
-      readme: the text of README.md.
-
-    Raises:
-      ValueError: if the archive cannot be unpacked.
-    """
-    with tempfile.TemporaryDirectory(prefix="publish-") as folder:
-        archive.unpack(module.path("tar.gz"), folder)
-        for path in map(module.path, _BESIDE):
-            shutil.copyfile(path, os.path.join(folder, os.path.basename(path)))
-        pathlib.Path(folder, README).write_text(readme, encoding="utf-8", newline="\n")
-        checksums.write(folder, _files(folder))
-        yield folder
-
-
-def listing(folder: str, facts: Mapping[str, str]) -> str:
-    """Returns, to be shown before it is sent, what a folder holds and where it goes.
-
-    Args:
-      folder: what `contents` made.
-      facts: what else is sent, by name.
-    """
-    width = max(map(len, facts))
-    lines = [f"{name:{width}}  {fact}" for name, fact in facts.items()]
-    names = _files(folder)
-    digests = {name: checksums.file_digest(os.path.join(folder, name)) for name in names}
-    for name, digest in digests.items():
-        lines.append(f"{digest['sha256']}  {digest['bytes']:>11,} bytes  {name}")
-    total = sum(digest["bytes"] for digest in digests.values())
-    lines.append(f"{len(names)} files, {total:,} bytes")
-    return "\n".join(lines)
-
-
-def explain(error: BaseException) -> str:
-    """Returns what a client library's error says, and those beneath it, without signatures."""
-    reasons = []
-    while error is not None:
-        reason = text.one_line(error).rstrip(".") or type(error).__name__
-        if not any(reason in known for known in reasons):
-            reasons.append(reason)
-        error = error.__cause__
-    return _QUERY.sub("?...", ": ".join(reasons))
-
-
-def hide_signatures() -> None:
-    """Takes the signatures of URLs out of all that libraries will log in this process."""
+def define_flags() -> None:
+    """Defines the flags that both commands have, and keeps signatures out of the clients' logs."""
+    flags.DEFINE_string("artifact", "dist/vgg19-block5-conv2", "The artifact's folder.")
+    flags.DEFINE_bool("dry_run", False, "Whether to print what would be sent, and send nothing.")
     make = logging.getLogRecordFactory()
 
-    def make_without(*arguments, **keywords):
+    def make_without_signature(*arguments, **keywords):
         record = make(*arguments, **keywords)
         record.msg, record.args = _QUERY.sub("?...", record.getMessage()), None
         return record
 
-    logging.setLogRecordFactory(make_without)
+    logging.setLogRecordFactory(make_without_signature)
+    logging.disable(logging.INFO)  # One line for each request.
 
 
-def _files(folder):
+@contextlib.contextmanager
+def _contents(found: Artifact, text: str) -> Iterator[str]:
+    """Yields a folder with the SavedModel's files and, beside them, what there is to read."""
+    with tempfile.TemporaryDirectory(prefix="publish-") as folder:
+        archive.read(found.path("tar.gz")).unpack(folder)
+        for ending in ("manifest.json", "png"):
+            shutil.copy(found.path(ending), folder)
+        pathlib.Path(folder, "README.md").write_text(text, encoding="utf-8", newline="\n")
+        checksums.write(folder, _files(folder))
+        yield folder
+
+
+def _listing(folder: str, facts: Mapping[str, str]) -> str:
+    width = max(map(len, facts))
+    lines = [f"{name:{width}}  {fact}" for name, fact in facts.items()]
+    digests = {name: checksums.file_digest(os.path.join(folder, name)) for name in _files(folder)}
+    for name, digest in digests.items():
+        lines.append(f"{digest['sha256']}  {digest['bytes']:>11,} bytes  {name}")
+    total = sum(digest["bytes"] for digest in digests.values())
+    return "\n".join([*lines, f"{len(digests)} files, {total:,} bytes"])
+
+
+def _files(folder: str) -> list[str]:
     found = (path for path in pathlib.Path(folder).rglob("*") if path.is_file())
     return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _explain(causes: Sequence[BaseException]) -> str:
+    """What an error and its causes say, without the signatures of URLs."""
+    reasons = []
+    for cause in causes:
+        reason = one_line(cause).rstrip(".") or type(cause).__name__
+        if not any(reason in known for known in reasons):
+            reasons.append(reason)
+    return _QUERY.sub("?...", ": ".join(reasons))
