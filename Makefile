@@ -1,61 +1,34 @@
-# Every target makes what it needs first; a fresh clone needs Python 3.10 to 3.13 and make.
+# Every target makes what it needs first; a fresh clone needs Python 3.11 to 3.13 and make.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV := .venv
-# Hides TensorFlow's remarks on the processor and tensorflow_hub's on pkg_resources.
-RUN := TF_CPP_MIN_LOG_LEVEL=2 PYTHONWARNINGS='ignore:pkg_resources' $(VENV)/bin/python
+# Hides TensorFlow's remarks on the processor.
+RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
-# One variable for each flag of build_encoder.py, build_decoder.py and build_collection.py; an empty one leaves the flag's default.
-LAYER ?=
-WEIGHTS ?=
-SEED ?=
-DATASET ?=
-INDEX_DTYPE ?=
-POOLING ?=
-OUTPUT_DIR ?=
-PUBLISHER ?=
-MODEL_VERSION ?=
-ASSET_URL ?=
+# One variable for each flag of a command; an empty one leaves the flag's default.
+VARIABLES := LAYER WEIGHTS SEED DATASET LICENSE INDEX_DTYPE POOLING OUTPUT_DIR PUBLISHER MODEL_VERSION ASSET_URL \
+	PHOTOS DECODER_DATASET TRAINING_FLAGS HANDLE REPOSITORY
+# These have defaults of their own here.
 OVERWRITE ?= true
-
-# For training: the photographs, what they are as a tag of the hub, the folder of the runs, and
-# further flags of train_decoder.py.
-PHOTOS ?=
-DECODER_DATASET ?=
 RUNS ?= runs
-TRAINING_FLAGS ?=
-
-# For a hub: what goes into the tree, the tree, and where it is served.
 ARTIFACTS ?= dist
 TREE ?= dist/hub
 HOST ?= 127.0.0.1
 PORT ?= 8000
-
-# For Kaggle and Hugging Face: the artifact's folder; where to, if not by its card.
 ARTIFACT ?= dist/vgg19-block5-conv2
-HANDLE ?=
-REPOSITORY ?=
 PRIVATE ?= false
 DRY_RUN ?= false
 
-ARTIFACT_FLAGS = \
-	$(if $(DATASET),--dataset='$(DATASET)') \
-	$(if $(OUTPUT_DIR),--output_dir='$(OUTPUT_DIR)') \
-	$(if $(PUBLISHER),--publisher='$(PUBLISHER)') \
-	$(if $(MODEL_VERSION),--model_version='$(MODEL_VERSION)') \
-	$(if $(ASSET_URL),--asset_url='$(ASSET_URL)')
+# Recipes read them from the environment, so that a value may hold quotes, spaces and dollar signs.
+export $(VARIABLES) OVERWRITE RUNS ARTIFACTS TREE HOST PORT ARTIFACT PRIVATE DRY_RUN
 
-DECODER_FLAGS = --overwrite=$(OVERWRITE) $(ARTIFACT_FLAGS) \
-	$(if $(LAYER),--layer='$(LAYER)') \
-	$(if $(WEIGHTS),--weights='$(WEIGHTS)') \
-	$(if $(SEED),--seed='$(SEED)')
+# $(call flags,LAYER ASSET_URL): --layer="$LAYER" and so on, for the variables that are set.
+flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z)="$$$(name)"))
 
-EXPORT_FLAGS = $(DECODER_FLAGS) \
-	$(if $(INDEX_DTYPE),--index_dtype='$(INDEX_DTYPE)') \
-	$(if $(POOLING),--pooling='$(POOLING)')
+PUBLICATION := DATASET LICENSE OUTPUT_DIR PUBLISHER MODEL_VERSION ASSET_URL OVERWRITE
 
 .PHONY: help export decoder train collection demo test bench tree serve kaggle huggingface lint lock clean
 
@@ -63,42 +36,34 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
 
 export: $(VENV)/installed  ## build and check an encoder: make export LAYER=block3_conv2 WEIGHTS=vgg19.h5
-	$(RUN) build_encoder.py $(EXPORT_FLAGS)
+	$(RUN) build_encoder.py $(call flags,LAYER WEIGHTS SEED INDEX_DTYPE POOLING $(PUBLICATION))
 
 decoder: $(VENV)/installed  ## build and check a decoder: make decoder LAYER=block3_conv2 WEIGHTS=decoder.h5
-	$(RUN) build_decoder.py $(DECODER_FLAGS)
+	$(RUN) build_decoder.py $(call flags,LAYER WEIGHTS SEED $(PUBLICATION))
 
 train: $(VENV)/installed  ## train a decoder: make train LAYER=block3_conv2 WEIGHTS=vgg19.h5 PHOTOS=folder
-	$(RUN) train_decoder.py --photos='$(PHOTOS)' --output_dir='$(RUNS)' \
-		$(if $(LAYER),--layer='$(LAYER)') $(if $(WEIGHTS),--weights='$(WEIGHTS)') $(if $(SEED),--seed='$(SEED)') \
-		$(TRAINING_FLAGS)
+	$(RUN) train_decoder.py --output_dir="$$RUNS" $(call flags,LAYER WEIGHTS SEED PHOTOS) $(TRAINING_FLAGS)
 
 collection: $(VENV)/installed  ## build all encoders and trained decoders: make collection WEIGHTS=vgg19.h5 PHOTOS=folder
-	$(RUN) build_collection.py --overwrite=$(OVERWRITE) --runs='$(RUNS)' \
-		$(if $(PHOTOS),--photos='$(PHOTOS)') $(if $(TRAINING_FLAGS),--training_flags='$(TRAINING_FLAGS)') \
-		$(if $(WEIGHTS),--weights='$(WEIGHTS)') $(if $(SEED),--seed='$(SEED)') $(ARTIFACT_FLAGS) \
-		$(if $(LAYER),--layer='$(LAYER)') $(if $(DECODER_DATASET),--decoder_dataset='$(DECODER_DATASET)')
+	$(RUN) build_collection.py $(call flags,LAYER WEIGHTS SEED PHOTOS RUNS TRAINING_FLAGS DECODER_DATASET $(PUBLICATION))
 
-demo: $(VENV)/installed  ## the whole job without a download: seeded weights, photographs, pictures to look at
-	$(RUN) build_encoder.py --overwrite --weights=random --output_dir=dist/demo
-	$(RUN) demo.py --archive=dist/demo/vgg19-block5-conv2/encoder.tar.gz --output_dir=dist/demo
-	$(RUN) demo_decoder.py --output_dir=dist/demo
+demo: $(VENV)/installed  ## see it work, without a download: build a pair, train its decoder, decode a photograph
+	$(RUN) demo.py $(call flags,LAYER OUTPUT_DIR)
 
 test: $(VENV)/installed  ## run the tests
-	$(RUN) -m pytest --numprocesses=2 --dist=loadfile $(PYTEST_FLAGS)
+	$(RUN) -m pytest --numprocesses=auto --dist=loadfile $(PYTEST_FLAGS)
 
 tree: $(VENV)/installed  ## add artifacts to a hub's tree: make tree ARTIFACTS=dist TREE=dist/hub
-	$(RUN) -m publish.tree --artifacts='$(ARTIFACTS)' --output_dir='$(TREE)' --overwrite=$(OVERWRITE)
+	$(RUN) -m publish.tree --output_dir="$$TREE" $(call flags,ARTIFACTS OVERWRITE)
 
 serve: $(VENV)/installed  ## serve a hub's tree: make serve TREE=dist/hub PORT=8000
-	$(RUN) -m publish.serve --root='$(TREE)' --host='$(HOST)' --port='$(PORT)'
+	$(RUN) -m publish.serve --root="$$TREE" $(call flags,HOST PORT)
 
 kaggle: $(VENV)/installed  ## publish an artifact on Kaggle Models: make kaggle ARTIFACT=dist/vgg19-block5-conv2 DRY_RUN=true
-	$(RUN) -m publish.kaggle --artifact='$(ARTIFACT)' $(if $(HANDLE),--handle='$(HANDLE)') --dry_run=$(DRY_RUN)
+	$(RUN) -m publish.kaggle $(call flags,ARTIFACT HANDLE DRY_RUN)
 
 huggingface: $(VENV)/installed  ## publish an artifact on Hugging Face: make huggingface ARTIFACT=dist/vgg19-block5-conv2 DRY_RUN=true
-	$(RUN) -m publish.huggingface --artifact='$(ARTIFACT)' $(if $(REPOSITORY),--repository='$(REPOSITORY)') \
-		--private=$(PRIVATE) --dry_run=$(DRY_RUN)
+	$(RUN) -m publish.huggingface $(call flags,ARTIFACT REPOSITORY PRIVATE DRY_RUN)
 
 bench: $(VENV)/installed  ## measure what the positions cost, and write docs/performance.md
 	$(RUN) -m benchmarks.bench $(BENCH_FLAGS)
@@ -107,12 +72,13 @@ lint: $(VENV)/installed  ## check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+DEPENDENCY_GROUPS := export train serve kaggle huggingface demo test lint
+
 lock:  ## choose new pinned versions for requirements.txt from the ranges in pyproject.toml
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet uv
-	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml --extra serve --extra kaggle \
-		--extra huggingface --extra test --extra lint \
-		--universal --python-version 3.10 --generate-hashes --no-annotate \
+	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml --extra hub $(addprefix --group=,$(DEPENDENCY_GROUPS)) \
+		--universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.txt
 
 clean:  ## remove what the other targets made, but not what took training: runs/ stays
@@ -120,8 +86,8 @@ clean:  ## remove what the other targets made, but not what took training: runs/
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
-		{ echo "make: $(PYTHON) is `$(PYTHON) -V 2>&1`; Python 3.10 to 3.13 is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "make: $(PYTHON) is `$(PYTHON) -V 2>&1`; Python 3.11 to 3.13 is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.txt

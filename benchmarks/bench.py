@@ -1,6 +1,6 @@
 """Measures what positions and unpooling cost: time, memory, growth, start-up.
 
-    python bench.py
+    python -m benchmarks.bench
 
 prints the tables, and writes them with the plot into docs/performance.md and docs/performance.png.
 Everything in one table is measured in turn, round by round, and compared by medians, so that a
@@ -89,10 +89,8 @@ FROM_INT64, FROM_SWITCHES = "decoder, from int64 indices", "decoder, from switch
 def save_models(directory):
     """Saves and packs encoders of each kind and a decoder, seeded; returns {kind: folder}."""
     from benchmarks.straightforward import straightforward_pool
-    from export import saved_model
-    from unpooling import archive, weights
-    from unpooling.decoder import Decoder
-    from unpooling.encoder import Encoder
+    from export import archive, saved_model
+    from unpooling import Decoder, Encoder, weights
 
     class Straightforward(Encoder):
         def __call__(self, images):
@@ -100,20 +98,18 @@ def save_models(directory):
                 images, lambda values: straightforward_pool(values, self.index_dtype)
             )
 
-    layers = weights.load("random", FLAGS.layer, seed=0).layers
+    layers = weights.load("random", FLAGS.layer).layers
     models = {
         "straightforward": Straightforward(FLAGS.layer, layers),
         "int64": Encoder(FLAGS.layer, layers),
         "int32": Encoder(FLAGS.layer, layers, "int32"),
         "xla": Encoder(FLAGS.layer, layers, engine="xla"),
+        "decoder": Decoder.load(FLAGS.layer, "random"),
     }
     folders = {kind: os.path.join(directory, kind) for kind in models}
     for kind, model in models.items():
         saved_model.save(model, folders[kind])
         archive.pack(folders[kind], f"{folders[kind]}.tar.gz")
-    folders["decoder"] = os.path.join(directory, "decoder")
-    decoder = Decoder(FLAGS.layer, weights.load_decoder("random", FLAGS.layer).layers)
-    saved_model.save_decoder(decoder, folders["decoder"])
     return folders
 
 
@@ -123,7 +119,7 @@ def save_models(directory):
 def time_encoder(models, side, batch):
     import tensorflow as tf
 
-    loaded = {kind: tf.saved_model.load(folder) for kind, folder in models.items()}
+    loaded = {kind: tf.saved_model.load(models[kind]) for kind in models if kind != "decoder"}
     images = tf.random.stateless_uniform((batch, side, side, 3), (0, 0), 0, 255)
     names = {
         PLAIN: loaded["int64"].features,
@@ -217,7 +213,7 @@ def upsampling_decoder(variables, upsample):
     def decode(inputs):
         values, *indices = inputs
         for block in vgg19.mirror(FLAGS.layer):
-            if block.pooled:
+            if block.unpooled:
                 values = upsample(values, indices[block.number - 1])
             for c in block.convolutions:
                 values = tf.nn.conv2d(values, weights[f"{c.name}/kernel"], 1, "SAME")
@@ -243,10 +239,6 @@ def scatter_double(values, indices):
     return tf.ensure_shape(scattered, (None, None, None, values.shape[-1]))
 
 
-def as_list(outputs):
-    return outputs if isinstance(outputs, list) else [outputs]
-
-
 def time_decoder(models, side):
     import tensorflow as tf
 
@@ -258,8 +250,8 @@ def time_decoder(models, side):
     by_scatter = upsampling_decoder(decoder.variables, scatter_double)
     return time_in_turn(
         {
-            NEAREST: lambda: by_nearest(as_list(outputs)),
-            SCATTERED: lambda: by_scatter(as_list(outputs)),
+            NEAREST: lambda: by_nearest(tf.nest.flatten(outputs)),
+            SCATTERED: lambda: by_scatter(tf.nest.flatten(outputs)),
             FROM_INT64: lambda: decoder(outputs),
             FROM_SWITCHES: lambda: decoder(compact),
         }
@@ -281,7 +273,9 @@ def time_pair(models, side):
             "plain trunk, nearest-neighbour upsampling": lambda: by_nearest(
                 [encoder.features(images), *nothing]
             ),
-            "straightforward graphs, int64": lambda: by_scatter(as_list(straightforward(images))),
+            "straightforward graphs, int64": lambda: by_scatter(
+                tf.nest.flatten(straightforward(images))
+            ),
             "encoder and decoder, int64": lambda: decoder(encoder(images)),
             "encoder and decoder, switches": lambda: decoder(encoder.compact(images)),
         }
@@ -353,7 +347,7 @@ def measure_startup(path):
 
     imported = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        archive.unpack(path, folder)
+        archive.read(path).unpack(folder)
         model = tf.saved_model.load(folder)
     loaded = time.perf_counter()
     times = [imported - start, loaded - imported]
