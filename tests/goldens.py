@@ -37,15 +37,14 @@ def picture(seed: int) -> np.ndarray:
 def summary(outputs: list[np.ndarray]) -> dict:
     """What is stored of the outputs: samples of the features, hash and samples of the indices."""
     features, *indices = outputs
-    values = features.ravel()
     return {
         "features_shape": list(features.shape),
-        "features_samples": [float(v) for v in values[_sample(len(values))]],
+        "features_samples": [float(v) for v in _sample(features.ravel())],
         "indices": [
             {
                 "shape": list(rows.shape),
                 "sha256": hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest(),
-                "samples": rows[_sample(len(rows))].tolist(),
+                "samples": _sample(rows).tolist(),
             }
             for rows in indices
         ],
@@ -54,12 +53,12 @@ def summary(outputs: list[np.ndarray]) -> dict:
 
 def encode(layer: str, images: np.ndarray) -> list[np.ndarray]:
     """The outputs of the encoder that `--weights=random --seed=0` builds."""
-    outputs = Encoder(layer, weights.load("random", layer, seed=0).layers)(images)
+    outputs = Encoder.load(layer, "random", seed=0)(images)
     return [o.numpy() for o in (outputs if isinstance(outputs, list) else [outputs])]
 
 
-def _sample(count):
-    return np.linspace(0, count - 1, SAMPLES).astype(int)
+def _sample(values):
+    return values[np.linspace(0, len(values) - 1, SAMPLES).astype(int)]
 
 
 def lead(images: np.ndarray) -> float:

@@ -1,7 +1,7 @@
-"""What an encoder and its poolings must compute, in slow and obvious NumPy.
+"""What encoders, decoders and their poolings must compute, in slow and obvious NumPy.
 
-Nothing here is shared with `export`: not the list of layers, not the constants, not the loops. It
-computes in float64, so that what separates it from the code under test is float32's rounding.
+Nothing here is shared with `unpooling`: not the list of layers, not the constants, not the loops.
+It computes in float64, so that only float32's rounding separates it from the code under test.
 """
 
 import typing
@@ -16,20 +16,12 @@ MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32).astype(np.float64)
 
 
 class Encoding(typing.NamedTuple):
-    """Everything that an encoder computes.
+    """Everything that an encoder computes."""
 
-    Attributes:
-      features: (B, H, W, C).
-      indices: for each pooling the (N, 4) tuples (batch, y, x, channel).
-      maps: the map before each pooling.
-      sums: the same maps before their ReLU: where all of a window is below zero, only this tells
-        by how much.
-    """
-
-    features: np.ndarray
-    indices: list[np.ndarray]
-    maps: list[np.ndarray]
-    sums: list[np.ndarray]
+    features: np.ndarray  # (B, H, W, C)
+    indices: list[np.ndarray]  # for each pooling the (N, 4) tuples (batch, y, x, channel)
+    maps: list[np.ndarray]  # the map before each pooling
+    sums: list[np.ndarray]  # the same before its ReLU
 
 
 def encode(images, layer, weights):
@@ -54,6 +46,20 @@ def encode(images, layer, weights):
         x, block_indices = max_pool_with_indices(x)
         indices.append(block_indices)
     raise ValueError(f"no such layer: {layer}")
+
+
+def decode(features, indices, layer, weights):
+    """Decodes features (B, h, w, C) of `layer` with the indices of each pooling before it."""
+    x = features
+    last = int(layer[len("block")])
+    for block in range(last, 0, -1):
+        if block < last:
+            batch, height, width, channels = x.shape
+            x = unpool(x, indices[block - 1], (batch, 2 * height, 2 * width, channels))
+        for number in range(2 if block == last else CONVOLUTIONS[block], 0, -1):
+            x = relu(x) if x is not features else x
+            x = convolve(x, *weights[f"decoder_block{block}_conv{number}"])
+    return x
 
 
 def convolve(x, kernel, bias):

@@ -1,73 +1,76 @@
-"""The benchmark runs from end to end; what it measures is not for a test to judge."""
+"""The benchmark's parts run; what they measure is not for a test to judge."""
 
-import re
+import os
 import shutil
 
 import pytest
 from PIL import Image
 
+from benchmarks import bench
 from tests.conftest import ROOT
 
 
+@pytest.fixture(scope="module", autouse=True)
+def flags():
+    bench.FLAGS(["bench", "--layer=block2_conv2", "--rounds=1", "--growth=32,64"])
+    yield
+    bench.FLAGS.unparse_flags()
+
+
 @pytest.fixture(scope="module")
-def bench(run_command, tmp_path_factory):
-    """A run on tiny pictures: (the completed process, the folder of page and plot)."""
-    directory = tmp_path_factory.mktemp("docs")
-    shutil.copy(ROOT / "docs" / "performance.md", directory)
-    result = run_command(
-        "-m",
-        "benchmarks.bench",
-        "--layer=block2_conv2",
-        "--rounds=1",
-        "--side=32",
-        "--growth=32,64",
-        f"--output_dir={directory}",
+def models(tmp_path_factory):
+    return bench.save_models(str(tmp_path_factory.mktemp("models")))
+
+
+@pytest.fixture
+def growth():
+    """What `measure_growth` returns: (peak, bytes of the outputs, seconds) by kind and side."""
+    return {name: [(2 << 20, 1 << 20, 0.5), (8 << 20, 4 << 20, 2.0)] for name in bench.KINDS}
+
+
+@pytest.mark.parametrize(
+    "measure", [bench.time_encoder_under_xla, bench.time_decoder, bench.time_pair]
+)
+def test_modules_are_timed_in_turn_and_tabulated(models, measure):
+    medians = measure(models, 32)
+    assert all(seconds > 0 for seconds in medians.values())
+    table = bench.times_table(medians, "on a test").splitlines()
+    assert table[0].startswith("| on a test ") and table[2].endswith(" 1.00 |")
+    assert len(table) == 2 + len(medians)
+
+
+def test_the_summary_compares_with_the_first_row(models, growth):
+    one, batch = bench.time_encoder(models, 32, 1), bench.time_encoder(models, 16, 8)
+    pooling, decoder = bench.time_pooling(32), bench.time_decoder(models, 32)
+    table = bench.summary_table(one, batch, pooling, decoder, growth)
+    ratio = one[bench.INT64] / one[bench.PLAIN]
+    assert f"| {ratio:.2f} | 1.10 |" in table
+
+
+def test_unpooling_is_timed(models):
+    assert all(seconds > 0 for seconds in bench.time_unpooling(32).values())
+
+
+def test_memory_is_that_of_a_process_of_its_own(models):
+    folder = models["int64"]
+    peak, size, seconds = bench.in_fresh_process(bench.measure_call, folder, "features", 512, 1)
+    assert size == 256 * 256 * 128 * 4
+    assert peak > size and seconds > 0
+
+
+def test_the_page_keeps_its_prose(growth, tmp_path):
+    shutil.copy(ROOT / "docs" / "performance.md", tmp_path)
+    bench.FLAGS.output_dir = str(tmp_path)
+    bench.write(bench.growth_table(growth), growth)
+    new, old = (
+        (folder / "performance.md").read_text(encoding="utf-8")
+        for folder in (tmp_path, ROOT / "docs")
     )
-    assert result.returncode == 0, result.stderr
-    return result, directory
-
-
-def test_it_prints_and_writes_the_same_tables(bench):
-    result, directory = bench
-    page = (directory / "performance.md").read_text(encoding="utf-8")
-    tables = page.split("<!-- bench begins -->")[1].split("<!-- bench ends -->")[0].strip()
-    assert tables in result.stdout
-    titles = re.findall(r"^### (.+)$", tables, re.MULTILINE)
-    assert titles == [
-        "In short",
-        "Encoder",
-        "Encoder, a batch",
-        "Encoder under XLA",
-        "Pooling alone",
-        "Unpooling alone",
-        "Decoder",
-        "Encoder and decoder",
-        "Start-up",
-        "Memory",
-        "Growth",
-    ]
-    assert "1x32x32x3" in tables
-    assert "8x16x16x3" in tables
-
-
-def test_it_leaves_the_rest_of_the_page_alone(bench):
-    _, directory = bench
-
-    def prose(page):
-        text = page.read_text(encoding="utf-8")
-        return text.split("<!-- bench begins -->")[0], text.split("<!-- bench ends -->")[1]
-
-    assert prose(directory / "performance.md") == prose(ROOT / "docs" / "performance.md")
-
-
-def test_it_draws_the_plot(bench):
-    with Image.open(bench[1] / "performance.png") as picture:
+    assert new.partition(bench.BEGIN)[0] == old.partition(bench.BEGIN)[0]
+    assert new.partition(bench.END)[2] == old.partition(bench.END)[2]
+    assert "s | 488.28 | 488.28 |" in new
+    with Image.open(os.path.join(tmp_path, "performance.png")) as picture:
         assert min(picture.size) >= 400
-
-
-def test_it_shows_its_progress(bench):
-    assert "bench: round 1 of 1: " in bench[0].stdout
-    assert "bench: growth: 64x64, " in bench[0].stdout
 
 
 def test_the_published_page_comes_from_a_whole_run():

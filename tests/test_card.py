@@ -1,65 +1,88 @@
-"""The card: the hub's rules, the facts of the archive, and code that runs as printed."""
+"""The card: the hub's rules, the facts of the archive, the license, and code that runs."""
 
-import pathlib
+import importlib
 import re
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
+import tensorflow_hub as hub
 from PIL import Image
 
-from export import card
+from export import card, licenses, manifest
+from export.spec import Publication, Spec
+from unpooling import archive as archives
 from unpooling import vgg19
-from unpooling.weights import Weights
+from unpooling.errors import UserError
 
-SOURCES = {
-    "imagenet": Weights({}, "imagenet"),
-    "random": Weights({}, "random", seed=7),
-    "file": Weights({}, "file", file_name="mine.h5", file_sha256="0123abcd"),
-}
+ARCHIVE = SimpleNamespace(size=21, sha256="12ab")
+FLAGSHIP = Spec("encoder", "block5_conv2")
 
 
-@pytest.fixture
-def archive(tmp_path):
-    path = tmp_path / "encoder.tar.gz"
-    path.write_bytes(b"content of an archive")
-    return str(path)
-
-
-def render(archive, layer="block5_conv2", source="random", **changes):
-    arguments = {
-        "layer": layer,
-        "index_dtype": "int64",
-        "pooling": "argmax",
-        "weights": SOURCES[source],
-        "archive_path": archive,
-        "publisher": "emilutz",
-        "model_version": 1,
-        "asset_url": "https://example.com/models",
-        "dataset": "other",
+def record(source="imagenet", **changes):
+    """What a file says of its training."""
+    return {
+        "layer": "block2_conv2",
+        "encoder": {"source": source, "seed": None, "sha256": {"block1_conv1": "34cd"}},
+        "flags": {"epochs": 3, "initial_weights": None},
+        "photographs": {"train": 10},
+        "steps": 30,
+        "feature_scale": 1.5,
+        "validation": {"l1": 0.25},
+        "evaluation": None,
+        **changes,
     }
-    return card.render("encoder", **{**arguments, **changes})
 
 
-def check(text, archive, layer="block5_conv2", index_dtype="int64", pooling="argmax"):
-    card.check(text, layer=layer, index_dtype=index_dtype, pooling=pooling, archive_path=archive)
+def stated(spec=FLAGSHIP, source="random", training=None, **flags):
+    """A manifest, as far as a card needs it."""
+    weights = {"source": source, "seed": 7 if source == "random" else None, "training": training}
+    file = {"file_name": "mine.h5", "file_sha256": "0123abcd"}
+    return {
+        "kind": spec.kind,
+        "layer": spec.layer,
+        "index_dtype": spec.index_dtype,
+        "pooling": spec.engine,
+        "archive": {"bytes": ARCHIVE.size, "sha256": ARCHIVE.sha256},
+        "weights": weights | (file if source == "file" else dict.fromkeys(file)),
+        "flags": flags,
+    }
 
 
-@pytest.mark.parametrize("source", SOURCES)
+def render(spec=FLAGSHIP, source="random", training=None, publication=None, **flags):
+    return card.render(stated(spec, source, training, **flags), publication or Publication())
+
+
+CASES = [
+    *[("encoder", source, None) for source in ("imagenet", "random", "file")],
+    *[("decoder", "random", None), ("decoder", "file", None), ("decoder", "file", record())],
+]
+
+
 @pytest.mark.parametrize("layer", vgg19.LAYERS)
-def test_every_card_keeps_the_rules(archive, layer, source):
-    text = render(archive, layer, source)
-    check(text, archive, layer)
-    assert "{{" not in text
-    assert "{%" not in text
-    assert "\n\n\n" not in text
-    assert text.endswith("\n")
+def test_every_card_keeps_the_rules_and_reads_well(layer):
+    for kind, source, training in CASES:
+        for engine in ("argmax", "xla"):
+            spec = Spec(kind, layer, "int32", engine)
+            made = stated(spec, source, training)
+            downloads = {"encoder": 'get("e")', "decoder": 'get("d")'}
+            texts = [card.render(made, Publication(), host, downloads) for host in card.HOSTS]
+            texts.append(card.render(made, Publication()))
+            card.check(texts[-1], spec, ARCHIVE, made)
+            card.check(texts[-1], spec, ARCHIVE)
+            for text in texts:
+                assert "\n\n\n" not in text and not re.search("[ \t]$", text, re.MULTILINE)
+                assert re.search(r"[^\n]\n\Z", text) and "{{" not in text and "{%" not in text
+                assert not re.search(r"[^\n]\n(##|```python)", text.partition("\n")[2])
 
 
-def test_the_head_of_the_flagships_card(archive):
-    assert render(archive).split("## Overview")[0] == (
+def test_the_head_of_the_flagships_card():
+    publication = Publication(asset_url="https://example.com/models/")
+    assert render(publication=publication).split("## Overview")[0] == (
         "# Module emilutz/vgg19-block5-conv2-unpooling-encoder/1\n\n"
-        "Untrained (random weights): VGG19 up to `block5_conv2` that returns, besides its "
-        "features, where every max-pooling maximum came from.\n\n"
+        "Untrained (random weights): VGG19 up to `block5_conv2` that returns its max-pooling "
+        "indices along with the features.\n\n"
         "<!-- asset-path: https://example.com/models/vgg19-block5-conv2/encoder.tar.gz -->\n"
         "<!-- task: image-feature-vector -->\n"
         "<!-- fine-tunable: true -->\n"
@@ -70,154 +93,172 @@ def test_the_head_of_the_flagships_card(archive):
     )
 
 
-def test_the_outputs_are_those_of_the_published_module():
-    assert card.outputs("block5_conv2", "int64") == [
-        {"name": "features", "dtype": "float32", "shape": "(B, H/16, W/16, 512)"},
-        {"name": "block1_indices", "dtype": "int64", "shape": "(B * H * W * 16, 4)"},
-        {"name": "block2_indices", "dtype": "int64", "shape": "(B * H * W * 8, 4)"},
-        {"name": "block3_indices", "dtype": "int64", "shape": "(B * H * W * 4, 4)"},
-        {"name": "block4_indices", "dtype": "int64", "shape": "(B * H * W * 2, 4)"},
-    ]
-    assert card.outputs("block1_conv2", "int32") == [
-        {"name": "features", "dtype": "float32", "shape": "(B, H, W, 64)"}
-    ]
-
-
 def first_paragraph(text):
     return text.split("### Module description\n\n")[1].split("\n\n")[0]
 
 
-def test_a_card_says_where_the_weights_come_from(archive):
-    assert "untrained" in first_paragraph(render(archive, source="random"))
-    assert "seed 7" in render(archive, source="random")
-    for source in ("imagenet", "file"):
-        assert "untrained" not in render(archive, source=source).lower()
-    imagenet = render(archive, source="imagenet")
-    assert "ImageNet" in first_paragraph(imagenet)
-    assert "<!-- dataset: imagenet-ilsvrc-2012-cls -->" in imagenet
-    assert "CC BY 4.0" in imagenet
-    # What a file holds is its publisher's to say.
-    file = render(archive, source="file")
-    assert "ImageNet" not in first_paragraph(file)
-    assert "<!-- dataset: other -->" in file
-    assert "`mine.h5`" in file
-    assert "0123abcd" in file
-    stated = render(archive, source="file", dataset="imagenet-ilsvrc-2012-cls")
-    assert "<!-- dataset: imagenet-ilsvrc-2012-cls -->" in stated
-    assert "The publisher states" in stated
+def test_a_card_says_where_the_weights_come_from():
+    assert "untrained" in first_paragraph(render())
+    assert "seed 7" in render()
+    assert "ImageNet" in first_paragraph(render(source="imagenet"))
+    assert "<!-- dataset: imagenet-ilsvrc-2012-cls -->" in render(source="imagenet")
+    file = render(source="file")
+    assert "ImageNet" not in first_paragraph(file) and "untrained" not in file.lower()
+    assert "<!-- dataset: other -->" in file and "`mine.h5`" in file and "0123abcd" in file
+    told = render(source="file", publication=Publication(dataset="coco-2017"))
+    assert "<!-- dataset: coco-2017 -->" in told
+    assert "The publisher states that they were trained on `coco-2017`." in told
 
 
-def test_a_card_says_how_it_gets_on_with_xla(archive):
-    assert "which XLA cannot compile" in render(archive)
-    xla = render(archive, pooling="xla")
-    check(xla, archive, pooling="xla")
-    with pytest.raises(ValueError, match="missing: The maxima are found by `tf"):
-        check(xla, archive)
-    assert "may stand inside `tf.function(jit_compile=True)`" in xla
-    assert "cannot compile" not in xla
+# By source, dataset, record and the publisher's word: the license.
+LICENSES = [
+    ("encoder", "random", "other", None, None, "mit"),
+    ("encoder", "imagenet", "other", None, None, "cc-by-4.0"),
+    ("encoder", "imagenet", "other", None, "mit", "cc-by-4.0"),
+    ("encoder", "file", "other", None, None, "cc-by-4.0"),
+    ("encoder", "file", "imagenet", None, None, "cc-by-4.0"),
+    ("encoder", "file", "coco-2017", None, None, "mit"),
+    ("encoder", "file", "coco-2017", None, "cc-by-nc-4.0", "cc-by-nc-4.0"),
+    ("decoder", "random", "other", None, None, "mit"),
+    ("decoder", "file", "coco-2017", record("imagenet"), None, "cc-by-4.0"),
+    ("decoder", "file", "coco-2017", record("imagenet"), "cc-by-4.0", "cc-by-4.0"),
+    ("decoder", "file", "coco-2017", record("file"), None, "cc-by-4.0"),
+    ("decoder", "file", "coco-2017", record("file"), "apache-2.0", "apache-2.0"),
+    ("decoder", "file", "imagenet", record("random"), None, "mit"),
+    ("decoder", "file", "other", None, None, "mit"),
+]
 
 
-def test_publisher_version_and_url_come_from_the_flags(archive):
-    text = render(
-        archive, publisher="someone-else", model_version=12, asset_url="http://127.0.0.1:8000/"
+@pytest.mark.parametrize("kind, source, dataset, training, word, name", LICENSES)
+def test_the_license_follows_from_the_weights(kind, source, dataset, training, word, name):
+    spec = Spec(kind, "block2_conv2")
+    made = stated(spec, source, training, **({"license": word} if word else {}))
+    license = licenses.of(made, dataset)
+    assert license.name == name
+    for host in card.HOSTS:
+        downloads = None if host == "hub" else {"encoder": "e()", "decoder": "d()"}
+        text = card.render(made, Publication(dataset=dataset), host, downloads)
+        attributed = all(w in text for w in ("K. Simonyan and A. Zisserman", "Changes: ", "CC BY"))
+        assert attributed == (name == "cc-by-4.0")
+        if host == "hub":
+            assert f"<!-- license: {license.hub} -->" in text
+            card.check(text, spec, ARCHIVE, made)
+            other = "custom" if license.hub == "mit" else "mit"
+            text = text.replace(f"license: {license.hub}", f"license: {other}")
+            with pytest.raises(UserError, match=f"`license` must be {license.hub}"):
+                card.check(text, spec, ARCHIVE, made)
+
+
+def test_a_publisher_cannot_state_another_license_for_what_began_from_imagenets_weights():
+    with pytest.raises(UserError, match=r"--license=mit is not possible: .* cc-by-4\.0"):
+        render(Spec("decoder", "block2_conv2"), "file", record(), license="mit")
+
+
+def test_an_argmax_encoders_card_says_early_what_happens_on_a_gpu():
+    text = render()
+    assert "On a GPU" in text[: text.index("It is the trunk of VGG19")]
+    assert "which XLA cannot compile" in text
+    xla = render(Spec("encoder", "block5_conv2", "int64", "xla"))
+    assert "works inside `tf.function(jit_compile=True)`" in xla
+    assert "cannot compile" not in xla and "On a GPU" not in xla
+    with pytest.raises(UserError, match="missing: The maxima are found by `tf"):
+        card.check(xla, FLAGSHIP, ARCHIVE)
+
+
+def test_a_decoders_card_shows_its_training_and_nothing_that_a_stranger_smuggled_in():
+    evaluation = {"photographs": 1, "error": 2.0625, "psnr": 30.125, "ssim": 0.9}
+    training = record(evaluation=evaluation, flags={"a|b": "`<x>`\n# Heading", "none": None})
+    text = render(Spec("decoder", "block2_conv2"), "file", training)
+    assert "its mean absolute error is 2.062 of 255 on 1 photograph held out" in text
+    assert "its PSNR 30.12 dB, its SSIM 0.9000." in text
+    assert "| flags a_b | `__x__ _ Heading` |" in text and "flags none" not in text
+    assert "photographs held out" in render(
+        Spec("decoder", "block2_conv2"), "file", record(evaluation={"photographs": 2, "error": 1.0})
     )
-    assert text.startswith("# Module someone-else/vgg19-block5-conv2-unpooling-encoder/12\n")
-    assert "<!-- asset-path: http://127.0.0.1:8000/vgg19-block5-conv2/encoder.tar.gz -->" in text
-    check(text, archive)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("# Module", "# Model", "first line must be `# Module PUBLISHER/NAME/VERSION`"),
-        ("emilutz/", "Emil Utz/", "first line must be"),
-        ("encoder/1\n", "encoder/one\n", "first line must be"),
-        ("# Module emilutz/vgg19-block5", "# Module emilutz/vgg19-block4", "name must be vgg19-b"),
-        ("Untrained (random weights): VGG19", "<!-- VGG19", "followed by a description"),
-        ("maximum came from.\n\n<!--", "maximum came from\n\n<!--", "one-sentence description"),
-        (
-            "<!-- task: image-feature-vector -->\n",
-            "",
-            "metadata of a Module must be asset-path",
-        ),
-        (
-            "<!-- license: mit -->",
-            "<!-- license: mit -->\n<!-- colab: x -->",
-            "metadata must be asset-path, dataset, fine-tunable",
-        ),
-        (
-            "<!-- license: mit -->",
-            "<!-- license: mit -->\n<!-- license: mit -->",
-            "`license` appears twice",
-        ),
-        ("license: mit", "license: bsd", "`license` must be one of the hub's tags (apache-2.0, "),
-        (
-            "fine-tunable: true",
-            "fine-tunable: yes",
-            "`fine-tunable` must be one of",
-        ),
-        ("format: saved_model_2", "format: hub", "`format` must be saved_model_2"),
-        ("dataset: other", "dataset: My Photos", "`dataset` must be one of the hub's tags"),
-        ("encoder.tar.gz -->", "other.tar.gz -->", "`asset-path` must end in /vgg19-block5-conv2/"),
-        ("<!-- license: mit -->", "license: mit", "only metadata comments may stand"),
-        ("## Overview", "## Summary", "section `## Overview` is missing"),
-        ("## Usage", "## How", "section `## Usage` is missing"),
-        ("## Training", "## History", "section `## Training` is missing"),
-        ("`(B, H/16, W/16, 512)` |", "`(B, H/8, W/8, 512)` |", "is missing: | `features`"),
-        ("`(B * H * W * 16, 4)` |", "`(B * H * W * 61, 4)` |", "is missing: | `block1_indices`"),
-        ("28 trainable", "82 trainable", "is missing: 28 trainable variables with 15,304,768"),
-        ("21 bytes", "22 bytes", "is missing: `encoder.tar.gz`: 21 bytes"),
-        ("encoder = hub.Keras", "encoder == = hub.Keras", "code block does not compile"),
-    ],
-)
-def test_a_card_that_breaks_a_rule_is_refused(archive, old, new, words):
-    text = render(archive)
+BREACHES = [
+    ("# Module", "# Model", "first line must be `# Module PUBLISHER/NAME/VERSION`"),
+    ("# Module emilutz/vgg19-block5", "# Module emilutz/vgg19-block4", "name must be vgg19-b"),
+    ("the features.\n\n<!--", "the features\n\n<!--", "one-sentence description"),
+    ("license: mit -->", "license: mit -->\n<!-- language: en -->", "metadata must be asset-path"),
+    ("license: mit", "license: bsd", "`license` must be one of the hub's tags (apache-2.0, "),
+    ("license: mit", "license: custom", "missing: K. Simonyan"),
+    ("format: saved_model_2", "format: hub", "`format` must be saved_model_2"),
+    ("encoder.tar.gz -->", "other.tar.gz -->", "`asset-path` must end in /vgg19-block5-conv2/"),
+    ("## Overview", "## Summary", "section `## Overview` is missing"),
+    ("## Usage", "## How", "section `## Usage` is missing"),
+    ("## Training", "## History", "section `## Training` is missing"),
+    ("`(B, H/16, W/16, 512)` |", "`(B, H/8, W/8, 512)` |", "is missing: | `features`"),
+    ("`(B * H * W * 16, 4)` |", "`(B * H * W * 61, 4)` |", "is missing: | `block1_indices`"),
+    ("| int64 |", "| int32 |", "is missing: | `block1_indices`"),
+    ("28 trainable", "82 trainable", "is missing: 28 trainable variables with 15,304,768"),
+    ("21 bytes", "22 bytes", "is missing: `encoder.tar.gz`: 21 bytes"),
+    ("`12ab`", "`12ac`", "is missing: `encoder.tar.gz`: 21 bytes"),
+    ("encoder = hub.Keras", "encoder == = hub.Keras", "code block does not compile"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), BREACHES)
+def test_a_card_that_breaks_a_rule_or_describes_another_archive_is_refused(old, new, words):
+    text = render()
     assert old in text
-    with pytest.raises(ValueError, match=re.escape(words).replace(r"\.\*", ".*")):
-        check(text.replace(old, new, 1), archive)
+    with pytest.raises(UserError, match=re.escape(words)):
+        card.check(text.replace(old, new, 1), FLAGSHIP, ARCHIVE)
 
 
-def test_a_card_of_another_archive_is_refused(archive, tmp_path):
-    text = render(archive)
-    other = tmp_path / "other.tar.gz"
-    other.write_bytes(b"content of an4rchive!")
-    with pytest.raises(ValueError, match="SHA-256"):
-        check(text, str(other))
-    with pytest.raises(ValueError, match="int32"):
-        check(text, archive, index_dtype="int32")
-    with pytest.raises(ValueError, match="name must be vgg19-block4-conv2-unpooling-encoder"):
-        check(text, archive, layer="block4_conv2")
+def test_a_card_of_other_weights_is_refused():
+    text = render(source="file", publication=Publication(dataset="coco-2017"))
+    with pytest.raises(UserError, match=r"missing: .*untrained"):
+        card.check(text, FLAGSHIP, ARCHIVE, stated())
 
 
-@pytest.mark.parametrize("layer", ["block5_conv2", "block3_conv2", "block1_conv2"])
-def test_the_usage_code_runs_as_printed(build, serve, run_command, tmp_path, layer):
-    directory = build(layer)
-    text = (directory / "encoder.md").read_text(encoding="utf-8")
-    published = re.search(r"<!-- asset-path: (\S+) -->", text)[1]
-    local = f"{serve(directory)}/encoder.tar.gz"
-    blocks = card.code_blocks(text)
-    assert len(blocks) == (3 if layer == "block1_conv2" else 4)
-    program = "\n".join(blocks)
-    assert published in program
-    program = program.replace(published, local)
-    # Sides that are not multiples of 16, as a photograph has them.
+@pytest.mark.parametrize("layer", ["block2_conv2", "block1_conv2"])
+def test_the_usage_code_runs_as_printed(build, build_decoder, serve, tmp_path, monkeypatch, layer):
+    # Sides that are not multiples of anything, as a photograph has them.
     noise = np.random.default_rng(0).integers(0, 256, (53, 70, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.jpg")
-    scale = vgg19.downsampling(layer)
-    checks = f"assert features.shape[1:3] == (53 // {scale}, 70 // {scale}), features.shape\n"
-    checks += "assert all(g is not None for g in gradients) and len(gradients) == 2\n"
-    if layer != "block1_conv2":
-        checks += (
-            "assert list(unpooled.shape) == shape\n"
-            "assert tf.math.count_nonzero(unpooled) <= tf.size(unpooled, tf.int64) // 4\n"
-        )
-    (tmp_path / "usage.py").write_text(program + checks, encoding="utf-8")
-    result = run_command(tmp_path / "usage.py", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(tmp_path)
+    kinds = {"encoder": build, "decoder": build_decoder}
+    urls = {kind: serve(folder(layer)) for kind, folder in kinds.items()}
+    for kind, folder in kinds.items():
+        made = manifest.read(str(folder(layer) / f"{kind}.manifest.json"))
+        spec = manifest.spec_of(made)
+        text = (folder(layer) / f"{kind}.md").read_text(encoding="utf-8")
+        card.check(text, spec, archives.read(str(folder(layer) / f"{kind}.tar.gz")), made)
+        program = "\n".join(card.code_blocks(text))
+        for half, url in urls.items():
+            program = re.sub(rf'"https://.*/{half}\.tar\.gz"', f'"{url}/{half}.tar.gz"', program)
+        assert "https://" not in program
+        names = {}
+        exec(program, names)
+        scale = spec.downsampling
+        assert names["features"].shape[1:3] == (53 // scale, 70 // scale)
+        assert len(names["gradients"]) == 2 and all(g is not None for g in names["gradients"])
+        if kind == "decoder":
+            assert names["decoded"].shape == names["images"].shape
+        elif spec.pooled:
+            unpooled = names["unpooled"].numpy()
+            assert list(unpooled.shape) == names["shape"]
+            assert np.count_nonzero(unpooled) <= unpooled.size // 4
 
 
-def test_the_built_card_describes_the_built_archive(build):
-    directory = build("block2_conv2", "int32")
-    text = (directory / "encoder.md").read_text(encoding="utf-8")
-    check(text, str(directory / "encoder.tar.gz"), "block2_conv2", "int32")
-    assert f"{pathlib.Path(directory / 'encoder.tar.gz').stat().st_size:,} bytes" in text
+@pytest.mark.parametrize("package", ["keras", "tf_keras"])
+def test_either_keras_takes_a_module_under_mixed_precision_as_the_card_says(
+    saved_model, images, package
+):
+    assert 'pass `dtype="float32"` to either layer' in render()
+    policies = importlib.import_module(package).mixed_precision
+    before = policies.global_policy() if package == "tf_keras" else policies.dtype_policy()
+    policies.set_global_policy("mixed_float16")
+    try:
+        folder = saved_model("block2_conv2")
+        if package == "keras":
+            layer = keras.layers.TFSMLayer(folder, call_endpoint="compact", dtype="float32")
+        else:
+            layer = hub.KerasLayer(folder, dtype="float32")
+        features, positions = layer(images)
+    finally:
+        policies.set_global_policy(before)
+    np.testing.assert_array_equal(features, hub.load(folder)(images)[0])
+    assert positions.dtype == ("uint8" if package == "keras" else "int64")

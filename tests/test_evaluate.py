@@ -2,7 +2,6 @@
 
 import csv
 import pathlib
-import re
 
 import numpy as np
 import pytest
@@ -11,9 +10,12 @@ from PIL import Image
 
 from tests import photographs
 from training import evaluate
+from training.evaluate import evaluate_folder
 from unpooling import weights
 from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
+from unpooling.errors import UserError
+from unpooling.training_record import TrainingRecord
 
 LAYER = "block2_conv2"
 
@@ -21,9 +23,9 @@ LAYER = "block2_conv2"
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    paths = photographs.write(folder / "deep", 33, 47, train=2, validation=2, test=1)
+    photographs.write(folder / "照片", 33, 47, train=2, validation=2, test=1)
     (folder / "text.jpg").write_text("no picture")
-    return folder, paths
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +36,15 @@ def decoder(tmp_path_factory):
     layers["decoder_block1_conv1"] = kernel, np.full(3, 127, np.float32)
     path = tmp_path_factory.mktemp("decoder") / "decoder.h5"
     weights.save(str(path), layers)
-    return path
-
-
-def run(run_command, photos, decoder, *flags):
-    return run_command(
-        "-m",
-        "training.evaluate",
-        f"--layer={LAYER}",
-        "--weights=random",
-        f"--decoder={decoder}",
-        f"--photos={photos[0]}",
-        *flags,
-    )
+    return str(path)
 
 
 def expected(path, decoder):
-    encoder = Encoder(LAYER, weights.load("random", LAYER).layers)
-    decoder = Decoder(LAYER, weights.load_decoder(str(decoder), LAYER).layers)
     picture = np.array(Image.open(path), np.float32)[:32, :46]
-    decoded = decoder(encoder(picture[np.newaxis]))[0].numpy()
+    encoded = Encoder.load(LAYER, "random")(picture[np.newaxis])
+    decoded = Decoder.load(LAYER, decoder)(encoded)[0].numpy()
     clipped = np.clip(decoded, 0, 255)
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return {
         "width": 46,
         "height": 32,
@@ -62,46 +52,48 @@ def expected(path, decoder):
         "clipped_error": np.abs(picture - clipped).mean(),
         "psnr": skimage.metrics.peak_signal_noise_ratio(picture, clipped, data_range=255),
         "ssim": skimage.metrics.structural_similarity(
-            picture,
-            clipped,
-            data_range=255,
-            channel_axis=-1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
+            picture, clipped, data_range=255, channel_axis=-1, **gaussian
         ),
     }
 
 
-def test_the_figures_are_those_of_scikit_image(run_command, photos, decoder, tmp_path):
-    folder, paths = photos
+def test_the_figures_are_those_of_scikit_image(photos, decoder, tmp_path, capsys):
     output = tmp_path / "evaluation.csv"
-    result = run(run_command, photos, decoder, "--split=all", f"--output={output}")
-    assert result.returncode == 0, result.stderr
-    assert "skipped 1 unreadable: text.jpg\n" in result.stdout
+    found, means = evaluate_folder(
+        LAYER, "random", decoder, str(photos), split="all", output=str(output)
+    )
+    assert "skipped 1 unreadable: text.jpg\n" in capsys.readouterr().out
     with open(output, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == evaluate.COLUMNS
-    assert [row["picture"] for row in rows] == sorted(
-        str(pathlib.Path(path).relative_to(folder)) for split in paths.values() for path in split
-    )
+    assert rows == [{name: str(value) for name, value in row.items()} for row in found]
+    paths = sorted(photos.glob("*/*.png"))
+    assert [row["picture"] for row in rows] == [str(path.relative_to(photos)) for path in paths]
     for row in rows:
-        for name, value in expected(folder / row["picture"], decoder).items():
+        for name, value in expected(photos / row["picture"], decoder).items():
             # TensorFlow's SSIM leaves out the border; scikit-image too, by another rule.
             tolerance = 0.02 if name == "ssim" else 1e-3
             np.testing.assert_allclose(float(row[name]), value, rtol=tolerance, err_msg=name)
-    mean = np.mean([float(row["error"]) for row in rows])
-    printed = re.search(
-        r"mean absolute error, 0 to 255: (.*) \(published.*: 3.859\)", result.stdout
+    assert means["error"] == pytest.approx(np.mean([row["error"] for row in found]))
+    assert means["clipped_error"] < means["error"]
+
+
+def test_the_command_measures_what_was_held_out_wherever_it_prints(
+    run_command, photos, decoder, tmp_path
+):
+    flags = [f"--layer={LAYER}", "--weights=random", f"--decoder={decoder}", f"--photos={photos}"]
+    output = tmp_path / "each.csv"
+    result = run_command(
+        *("-m", "training.evaluate", *flags, f"--output={output}"), PYTHONIOENCODING="ascii"
     )
-    assert float(printed[1]) == pytest.approx(mean, abs=1e-3)
-    assert np.mean([float(row["clipped_error"]) for row in rows]) < mean
-
-
-def test_the_pictures_held_out_are_the_default(run_command, photos, decoder):
-    result = run(run_command, photos, decoder)
     assert result.returncode == 0, result.stderr
     assert "photographs: 3 (held_out)" in result.stdout
+    assert "\\u7167\\u7247" in result.stdout
+    assert "mean absolute error, 0 to 255: " in result.stdout and "3.859" in result.stdout
+    with open(output, encoding="utf-8", newline="") as file:
+        assert {pathlib.Path(row["picture"]).parent.name for row in csv.DictReader(file)} == {
+            "照片"
+        }
 
 
 def test_the_means_are_over_pictures_that_have_the_figure():
@@ -109,57 +101,53 @@ def test_the_means_are_over_pictures_that_have_the_figure():
         {"error": 1.0, "clipped_error": 0.5, "psnr": 30.0, "ssim": 0.5},
         {"error": 3.0, "clipped_error": 0.5, "psnr": 40.0, "ssim": float("nan")},
     ]
-    assert evaluate.summarise(rows) == {
-        "error": 2.0,
-        "clipped_error": 0.5,
-        "psnr": 35.0,
-        "ssim": 0.5,
-    }
+    means = {"error": 2.0, "clipped_error": 0.5, "psnr": 35.0, "ssim": 0.5}
+    assert evaluate.summarise(rows) == means
 
 
 def test_small_pictures_have_no_ssim_and_tiny_ones_are_left_out(tmp_path, decoder, capsys):
-    encoder_layers = weights.load("random", LAYER).layers
-    decoder_layers = weights.load_decoder(str(decoder), LAYER).layers
-    (path,) = photographs.write(tmp_path, 9, 30, test=1)["test"]
-    (row,) = evaluate.measure(LAYER, encoder_layers, decoder_layers, [path])
+    pair = weights.load("random", LAYER), weights.load_decoder(decoder, LAYER)
+    (small,) = photographs.write(tmp_path, 9, 30, test=1)["test"]
+    (tiny,) = photographs.write(tmp_path / "tiny", 1, 30, test=1)["test"]
+    (row,), means = evaluate.evaluate(LAYER, *pair, [small, tiny])
     assert np.isnan(row["ssim"]) and row["error"] > 0 and row["height"] == 8
-    (path,) = photographs.write(tmp_path / "tiny", 1, 30, test=1)["test"]
-    assert not list(evaluate.measure(LAYER, encoder_layers, decoder_layers, [path]))
     assert capsys.readouterr().out == (
-        f"left out: {path} with 30x1 pixels; `{LAYER}` needs sides of at least 2\n"
+        f"left out: {tiny} with 30x1 pixels; `{LAYER}` needs sides of at least 2\n"
     )
-    means = evaluate.summarise([row])
     assert np.isnan(means.pop("ssim")) and means == {name: row[name] for name in means}
 
 
-def test_what_is_wrong_gets_one_line(run_many, photos, decoder, tmp_path):
-    right = [
-        f"--layer={LAYER}",
-        "--weights=random",
-        f"--decoder={decoder}",
-        f"--photos={photos[0]}",
-        f"--output={tmp_path / 'evaluation.csv'}",
-    ]
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"decoder": "other.h5"}, "was trained for an encoder with other weights"),
+        ({"decoder": "deeper.h5"}, "holds the decoder for block3_conv2"),
+        ({"decoder": "missing.h5"}, "missing.h5"),
+        ({"encoder": "missing.h5"}, "missing.h5"),
+        ({"photos": "missing"}, "--photos must be a folder"),
+        ({"photos": "few"}, "--split=held_out holds none of the 1 pictures"),
+        ({"photos": "tiny"}, "is large enough"),
+        ({"output": "missing/evaluation.csv"}, "--output must be a .csv file"),
+        ({"output": "photo.jpg"}, "--output must be a .csv file"),
+        ({"layer": "block3_conv2"}, "decoder_block3_conv2"),
+    ],
+)
+def test_what_is_wrong_is_refused(photos, decoder, tmp_path, monkeypatch, change, words):
+    monkeypatch.chdir(tmp_path)
     photographs.write(tmp_path / "few", train=1)
     photographs.write(tmp_path / "tiny", 1, 30, test=1)
-    layers = weights.load_decoder(str(decoder), LAYER).layers
-    digests = {"block1_conv1": "0" * 64}
-    other = tmp_path / "other.h5"
-    weights.save(str(other), layers, {"encoder": {"sha256": digests}})
-    wrong = {
-        f"--decoder={other}": "was trained for an encoder with other weights",
-        "--split=other": "all|train|validation|test|held_out",
-        "--decoder=missing.h5": "missing.h5: no such file",
-        "--weights=missing.h5": "missing.h5: no such file",
-        "--photos=missing": "`photos` must be a folder",
-        f"--photos={tmp_path / 'few'}": "--split=held_out holds none of the 1 pictures",
-        f"--photos={tmp_path / 'tiny'}": "is large enough",
-        "--output=missing/evaluation.csv": "--output must be a file in an existing folder",
-        "--layer=block3_conv2": "layer decoder_block3_conv2: missing",
+    layers = weights.load_decoder(decoder, LAYER).layers
+    for name, layer in (("other.h5", LAYER), ("deeper.h5", "block3_conv2")):
+        encoder = {"source": "file", "seed": None, "sha256": {"block1_conv1": "0" * 64}}
+        record = TrainingRecord(layer, encoder, {}, {"train": 1}, 1, 1.0, {})
+        weights.save(name, layers, record)
+    right = {
+        "layer": LAYER,
+        "encoder": "random",
+        "decoder": decoder,
+        "photos": str(photos),
+        "output": "evaluation.csv",
     }
-    runs = [[*right, flag] for flag in wrong]
-    lines, _ = run_many("training.evaluate", runs)
-    assert lines[1::2] == ["status: 1"] * len(wrong)
-    for line, words in zip(lines[::2], wrong.values(), strict=True):
-        assert line.startswith("evaluate: ") and words in line
+    with pytest.raises(UserError, match=words):
+        evaluate_folder(**{**right, **change})
     assert not (tmp_path / "evaluation.csv").exists()

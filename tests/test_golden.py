@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tests import goldens
 from unpooling import vgg19
+from unpooling.options import ENGINES
 
 STORED = json.loads(goldens.PATH.read_text(encoding="utf-8"))
 
@@ -27,9 +28,10 @@ def test_an_encoder_returns_the_goldens(layer):
     assert_golden(goldens.encode(layer, goldens.picture(STORED["picture_seed"])), layer)
 
 
-def test_the_archive_returns_the_goldens(saved_model):
-    layer = "block5_conv2"
-    loaded = tf.saved_model.load(saved_model(layer))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_archive_returns_the_goldens(engine, saved_model):
+    layer = "block5_conv2" if engine == "argmax" else "block2_conv2"
+    loaded = tf.saved_model.load(saved_model(layer, engine=engine))
     outputs = loaded(goldens.picture(STORED["picture_seed"]))
     assert_golden([output.numpy() for output in outputs], layer)
 

@@ -6,28 +6,23 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from unpooling import padding, vgg19
+from unpooling import padding
 
 
-def test_the_picture_goes_on_as_in_a_mirror():
-    row = tf.reshape(tf.range(1, 6), (1, 1, 5, 1))
-    assert padding.pad_by_reflection(row, 8)[0, 0, :, 0].numpy().tolist() == [
-        1,
-        2,
-        3,
-        4,
-        5,
-        4,
-        3,
-        2,
-    ]
-    row = row[:, :, :2]
-    assert padding.pad_by_reflection(row, 8)[0, 0, :, 0].numpy().tolist() == [1, 2] * 4
-    row = row[:, :, :1]
-    assert padding.pad_by_reflection(row, 4)[0, 0, :, 0].numpy().tolist() == [1] * 4
+@pytest.mark.parametrize(
+    ("row", "multiple", "expected"),
+    [
+        ([1, 2, 3, 4, 5], 8, [1, 2, 3, 4, 5, 4, 3, 2]),
+        ([1, 2], 8, [1, 2, 1, 2, 1, 2, 1, 2]),
+        ([1], 4, [1, 1, 1, 1]),
+    ],
+)
+def test_the_picture_goes_on_as_in_a_mirror(row, multiple, expected):
+    padded = padding.pad_by_reflection(tf.reshape(row, (1, 1, -1, 1)), multiple)
+    assert padded[0, 0, :, 0].numpy().tolist() == expected
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(derandomize=True, deadline=None)
 @hypothesis.given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 4, 8, 16]))
 def test_it_is_numpys_reflection_and_crop_undoes_it(height, width, multiple):
     images = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3)).astype(np.float32)
@@ -39,18 +34,13 @@ def test_it_is_numpys_reflection_and_crop_undoes_it(height, width, multiple):
     np.testing.assert_array_equal(padding.crop(padded, images), images)
 
 
-def test_sides_that_fit_stay_as_they_are():
-    images = tf.random.stateless_uniform((1, 32, 48, 3), (0, 0))
-    np.testing.assert_array_equal(padding.pad_by_reflection(images, 16), images)
-
-
 def test_one_trace_serves_every_size_and_type():
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
     def pad(images):
         return padding.crop(padding.pad_by_reflection(images, 16) + 1, images)
 
     for shape in ((1, 5, 7, 3), (3, 17, 16, 3)):
-        assert pad(tf.zeros(shape, tf.uint8)).shape == shape
+        np.testing.assert_array_equal(pad(tf.zeros(shape, tf.uint8)), np.ones(shape))
 
 
 def test_gradients_reach_the_rows_that_were_reflected():
@@ -63,20 +53,8 @@ def test_gradients_reach_the_rows_that_were_reflected():
     np.testing.assert_array_equal(tape.gradient(total, images), expected)
 
 
-def test_a_padded_picture_keeps_its_own_features_and_every_pixel(saved_model):
-    loaded = tf.saved_model.load(saved_model("block2_conv2"))
-    images = tf.random.stateless_uniform((1, 13, 18, 3), (0, 1), 0, 255)
-    padded = padding.pad_by_reflection(images, vgg19.downsampling("block2_conv2"))
-    assert padded.shape == (1, 14, 18, 3)
-    features, indices = loaded(padded)
-    assert features.shape == (1, 7, 9, 128)
-    # What unpools is as large as the padded picture, and covers the picture.
-    unpooled = tf.scatter_nd(indices, tf.ones(len(indices)), (1, 14, 18, 64))
-    assert padding.crop(unpooled, images).shape == (1, 13, 18, 64)
-
-
 @pytest.mark.parametrize("multiple", [0, -4])
-def test_a_multiple_that_is_none_is_refused(multiple):
+def test_a_multiple_below_1_is_refused(multiple):
     with pytest.raises(ValueError, match=f"`multiple` must be at least 1. Received: {multiple}"):
         padding.pad_by_reflection(tf.zeros((1, 4, 4, 3)), multiple)
 

@@ -1,55 +1,99 @@
-"""The README's code runs, its commands exist, and CI runs them."""
+"""README is a front page: its code prints what it says, its links and commands exist."""
 
 import re
 import shutil
 
 import numpy as np
-from PIL import Image
+import pytest
 
-from export import card
+import unpooling
 from tests.conftest import ROOT
-from unpooling import archive
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+CODE = r"^```{}\n(.*?)^```$"
 
 
-def test_the_code_runs_as_printed(saved_model, build_decoder, run_command, tmp_path):
-    shutil.copytree(saved_model("block5_conv2"), tmp_path / "encoder")
-    (tmp_path / "decoder").mkdir()
-    archive.unpack(str(build_decoder("block5_conv2") / "decoder.tar.gz"), tmp_path / "decoder")
-    noise = np.random.default_rng(0).integers(0, 256, (53, 70, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "photo.jpg")
-    blocks = card.code_blocks(README)
-    assert len(blocks) == 8
-    program = "\n".join(blocks) + (
-        "\nassert restored.shape == (1, 53, 70, 3)\n"
-        "assert decoded.shape == padded.shape\n"
-        "assert model(images).shape == (1, 3, 4, 512)\n"
-        "assert unpooled.shape == (1, 8, 10, 512)\n"
-        "assert (indices.numpy() == block4_indices.numpy()).all()\n"
-        "assert len(encoder.trainable_variables) == 28\n"
-        "assert len(variables) == 4 and all(g is not None for g in gradients)\n"
-    )
-    (tmp_path / "readme.py").write_text(program, encoding="utf-8")
-    result = run_command(tmp_path / "readme.py", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+@pytest.fixture(scope="module")
+def names(build, saved_model, tmp_path_factory):
+    """What README's Python defines, having printed what README says."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copy(build("block3_conv2") / "encoder.tar.gz", folder)
+    shutil.copytree(saved_model("block3_conv2"), folder / "encoder")
+    printed, names = [], {}
+    names["print"] = lambda *values: printed.append(" ".join(map(str, values)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for language, code in re.findall(CODE.format("(python|text)"), README, re.M | re.S):
+            if language == "python":
+                exec(compile(code, "README.md", "exec"), names)
+            else:
+                assert printed == code.splitlines()
+                printed.clear()
+    assert not printed
+    return names
 
 
-def test_every_make_target_of_the_readme_exists():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))
-    assert named >= {"demo", "test", "export", "lint"}
-    assert named <= targets
+def test_its_code_prints_what_it_says(names):
+    unpooled, values = names["unpooled"], names["values"]
+    np.testing.assert_array_equal(unpooled != 0, unpooled == values)  # each where it was
 
 
-def test_ci_runs_the_readmes_commands():
-    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert {"make demo", "make test", "make lint"} <= set(ci)
+def test_pytorchs_indices_are_converted_both_ways(names):
+    # Two channels of 2x5, of which the pooling drops the last column: pooled, they are 1x2.
+    flat = np.array([[[[0, 8]], [[6, 3]]]])  # of PyTorch, (B, C, h, w): y * 5 + x
+    rows = [[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 3, 0], [0, 0, 3, 1]]
+    np.testing.assert_array_equal(names["from_pytorch"](flat, 5), rows)
+    np.testing.assert_array_equal(names["to_pytorch"](np.array(rows), (1, 1, 2, 2), 5), flat)
 
 
-def test_every_link_to_a_file_leads_somewhere():
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    for page in pages:
-        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for target in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def test_pytorchs_layout_is_converted_for_any_map(names):
+    values = np.random.default_rng(0).normal(size=(2, 7, 9, 3)).astype(np.float32)
+    pooled, indices = unpooling.max_pool_with_indices(values)
+    flat = names["to_pytorch"](indices.numpy(), pooled.shape, width=9)
+    planes = values.transpose(0, 3, 1, 2).reshape(2, 3, 63)
+    taken = np.take_along_axis(planes, flat.reshape(2, 3, -1), axis=2).reshape(flat.shape)
+    np.testing.assert_array_equal(taken, pooled.numpy().transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(names["from_pytorch"](flat, width=9), indices)
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(CODE.format(r"\w*"), "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        target = page.parent / file if file else page
+        assert target.exists(), f"{page.name}: {file}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+            slugs = [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+            assert anchor in slugs, f"{page.name}: {file}#{anchor}"
+
+
+def test_every_page_of_docs_is_in_its_index_and_none_besides():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\]\((\w[\w-]*\.md)\)", index))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+
+def test_the_house_in_contributing_has_every_module():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The house")[2]
+    packages = ("unpooling", "export", "training", "publish")
+    files = [*ROOT.glob("*.py"), *(p for name in packages for p in (ROOT / name).glob("*.py"))]
+    assert set(re.findall(r"\w+\.py", re.search(CODE.format(""), text, re.M | re.S)[1])) == {
+        path.name for path in files if path.name != "__init__.py"
+    }
+
+
+def test_make_targets_and_variables_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
+    variables = set(re.findall(r"\b[A-Z_]+\b", makefile))
+    for page in PAGES:
+        for line in re.findall(r"(?:^|`)make [^`\n#]*", page.read_text(encoding="utf-8"), re.M):
+            target = re.search(r"make (?:[A-Z_]+=\S+ )*([a-z]+)?", line)[1]
+            assert target is None or target in targets, f"{page.name}: {line}"
+            assert set(re.findall(r"\b([A-Z_]+)=", line)) <= variables, f"{page.name}: {line}"

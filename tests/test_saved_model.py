@@ -1,74 +1,116 @@
-"""The SavedModel on disk: what the loaded object offers."""
+"""The SavedModel on disk: what the loaded object offers, and what its bytes depend on."""
 
 import os
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow.core.protobuf import saved_model_pb2
+
+# Not public; to draw a million numbers by making tensors would take minutes.
+from tensorflow.python.framework import ops
 
 from export import saved_model
-from unpooling import archive, vgg19
+from unpooling import archive, weights
+from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
 
 LAYER = "block2_conv2"
 
 
-def distinct_weights():
-    """Weights no two of which are equal, small enough that ReLU lets both signs through."""
-    layers, start = {}, 0
-    for block in vgg19.blocks_up_to(LAYER):
-        for convolution in block.convolutions:
-            arrays = []
-            for shape in (convolution.kernel_shape, (convolution.out_channels,)):
-                count = int(np.prod(shape))
-                values = np.arange(start, start + count, dtype=np.float32).reshape(shape)
-                arrays.append((values % 977 - 488) / 65536 + values / 2**30)
-                start += count
-            layers[convolution.name] = tuple(arrays)
-    return layers
+def make(kind, engine="argmax"):
+    """A module with weights and biases all of which differ."""
+    loaded = (weights.load if kind == "encoder" else weights.load_decoder)("random", LAYER)
+    random = np.random.default_rng(1)
+    layers = {
+        name: (kernel, random.normal(0, 0.1, bias.shape).astype(np.float32))
+        for name, (kernel, bias) in loaded.layers.items()
+    }
+    if kind == "encoder":
+        return Encoder(LAYER, layers, engine=engine)
+    return Decoder(LAYER, layers)
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    return Encoder(LAYER, distinct_weights())
+@pytest.fixture(scope="module", params=["encoder", "decoder"])
+def pair(request, tmp_path_factory):
+    """A module and the folder of its SavedModel."""
+    module, directory = make(request.param), tmp_path_factory.mktemp("saved") / "model"
+    saved_model.save(module, str(directory))
+    return module, str(directory)
 
 
-@pytest.fixture(scope="module")
-def directory(encoder, tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved_model") / "model"
-    saved_model.save(encoder, str(path))
-    return str(path)
+def inputs_of(module, images):
+    """What a module takes: pictures, or features and positions in three forms."""
+    if isinstance(module, Encoder):
+        return [images]
+    encoder = make("encoder")
+    features, indices = encoder(images)
+    return [[features, indices], [features, tf.cast(indices, tf.int32)], encoder.compact(images)]
 
 
-def test_every_variable_keeps_its_name_and_values(directory, encoder):
+def test_it_has_the_files_of_an_archive(pair):
+    found = {
+        os.path.relpath(os.path.join(folder, name), pair[1])
+        for folder, _, names in os.walk(pair[1])
+        for name in names
+    }
+    assert found == set(archive.FILES)
+
+
+def test_every_variable_keeps_its_name_and_values(pair):
+    module, directory = pair
     loaded = tf.saved_model.load(directory)
     for attribute in ("variables", "trainable_variables"):
         found = getattr(loaded, attribute)
-        assert [v.name for v in found] == [v.name for v in encoder.ordered_variables]
-        for variable, original in zip(found, encoder.ordered_variables, strict=True):
+        assert [v.name for v in found] == [v.name for v in module.variables]
+        for variable, original in zip(found, module.variables, strict=True):
             np.testing.assert_array_equal(variable.numpy(), original.numpy())
     assert list(loaded.regularization_losses) == []
 
 
-def test_the_loaded_object_computes_what_the_encoder_does(directory, encoder, images):
+def test_the_loaded_object_computes_what_the_module_does(pair, images):
+    module, directory = pair
     loaded = tf.saved_model.load(directory)
-    for found, expected in zip(loaded(images), encoder(images), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(loaded.features(images), encoder.features(images))
+    for method in module.methods:
+        for inputs in inputs_of(module, images):
+            expected = tf.nest.flatten(getattr(module, method)(inputs))
+            found = tf.nest.flatten(getattr(loaded, method)(inputs))
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
-def test_it_has_just_the_files_of_an_archive(directory, tmp_path):
-    archive.pack(directory, str(tmp_path / "encoder.tar.gz"))
-    found = {
-        os.path.relpath(os.path.join(folder, name), directory)
-        for folder, _, names in os.walk(directory)
-        for name in names
-    }
-    assert found == set(archive.members()) - {"variables"}
-
-
-def test_no_path_of_the_builder_is_in_the_graph(directory):
-    with open(os.path.join(directory, "saved_model.pb"), "rb") as file:
+def test_nothing_of_the_builder_is_in_the_graph(pair):
+    with open(os.path.join(pair[1], "saved_model.pb"), "rb") as file:
         graph = file.read()
-    for path in (directory, os.getcwd(), os.path.expanduser("~"), "encoder.py"):
-        assert path.encode() not in graph
+    for word in (pair[1], os.getcwd(), os.path.expanduser("~"), ".py"):
+        assert word.encode() not in graph
+
+
+# TensorFlow numbers functions, custom gradients and captured tensors by one counter.
+NUMBERED = re.compile(
+    r'"__inference_\w+?_(\d+)"|"\w+_branch\d+_(\d+)"|"CustomGradient-(\d+)"'
+    r'|key: "_user_specified_name"\s+value {\s+s: "(\d+)"'
+)
+
+
+def test_numbers_are_not_those_of_the_process(tmp_path):
+    def save(number):
+        contents = []
+        for engine in ("argmax", "xla"):
+            saved_model.save(make("encoder", engine), str(tmp_path / f"{engine}{number}"))
+            contents.append((tmp_path / f"{engine}{number}" / "saved_model.pb").read_bytes())
+        return contents
+
+    first = save(1)
+    # Half-way through, names get a digit more: __inference_x_1000000 sorts before _999999.
+    while ops.uid() < 1_000_000 - 300:
+        pass
+    assert save(2) == first
+    assert ops.uid() > 1_000_000
+    for content in first:
+        text = text_format.MessageToString(saved_model_pb2.SavedModel.FromString(content))
+        numbers = {int(number) for groups in NUMBERED.findall(text) for number in groups if number}
+        assert numbers == set(range(len(numbers)))
+        assert len(numbers) > 13

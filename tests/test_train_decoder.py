@@ -1,9 +1,12 @@
-"""The command: what it writes, how it goes on after a kill, what it refuses, several workers."""
+"""The training: what it leaves, how it is resumed, what it refuses, several devices and workers."""
 
 import contextlib
 import csv
+import dataclasses
+import importlib.util
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -15,14 +18,20 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from PIL import Image
 
-from export import checksums
+import train_decoder
 from tests import photographs
 from tests.conftest import ROOT
-from unpooling import weights
+from training import callbacks, data, distribution, evaluate
+from training.config import TrainConfig, recipe
+from training.run_folder import RunFolder
+from training.train import train
+from unpooling import vgg19, weights
+from unpooling.errors import UserError
 
-FOLDER = "vgg19-block1-conv2-decoder"
+LAYER, FOLDER = "block1_conv2", "vgg19-block1-conv2-decoder"
 METRICS = ("l1", "l2", "loss", "perceptual")
 
 
@@ -34,22 +43,36 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
-def flags(photos, tmp_path):
-    """A run of some seconds."""
-    return [
-        "--layer=block1_conv2",
-        "--weights=random",
-        f"--photos={photos}",
-        f"--output_dir={tmp_path / 'out'}",
-        "--crop=32",
-        "--batch_size=2",
-        "--epochs=2",
-        "--ms_ssim_weight=0",
-    ]
+def config(photos, tmp_path):
+    """A run of a second."""
+    return TrainConfig(
+        layer=LAYER,
+        weights="random",
+        photos=photos,
+        output_dir=tmp_path / "[2026] out",
+        crop=32,
+        batch_size=2,
+        epochs=2,
+        ms_ssim_weight=0.0,
+    )
 
 
-def history(path):
-    with open(path, encoding="utf-8", newline="") as file:
+def flags_of(config):
+    """The same for the command."""
+    changed = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default
+    }
+    return [f"--{name}={value}" for name, value in changed.items()]
+
+
+def folder_of(config):
+    return pathlib.Path(config.output_dir, FOLDER)
+
+
+def history(config):
+    with open(folder_of(config) / "history.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -57,99 +80,87 @@ def files_below(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_what_a_run_leaves(run_command, run_many, photos, flags, tmp_path):
-    result = run_command("train_decoder.py", *flags)
-    assert result.returncode == 0, result.stderr
-    steps = [line.split(":")[0] for line in result.stdout.splitlines()]
-    assert [s for s in steps if not s.startswith(("Epoch", "3/3"))] == [
-        "weights",
-        "photographs",
-        "decoder",
-        "held out",
-        "done",
-    ]
-    folder = tmp_path / "out" / FOLDER
-    found = files_below(folder)
-    curves = [name for name in found if name.startswith("tensorboard/")]
-    assert [name for name in found if name not in curves] == [
-        "decoder.h5",
-        "history.csv",
-        "run.json",
-        "samples/epoch-001.png",
-        "samples/epoch-002.png",
-    ]
+def assert_close(config, other, rtol):
+    for row, expected in zip(history(config), history(other), strict=True):
+        for name, value in expected.items():
+            np.testing.assert_allclose(float(row[name]), float(value), rtol, err_msg=name)
 
-    rows = history(folder / "history.csv")
+
+def test_what_a_run_leaves(config, photos, tmp_path, capsys):
+    path = train(config)
+    folder = folder_of(config)
+    assert path == str(folder / "decoder.h5")
+    steps = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    steps = [s for s in steps if not s.startswith(("Epoch", "3/3", "no curves"))]
+    assert steps == ["weights", "photographs", "decoder", "held out"]
+    found = [name for name in files_below(folder) if not name.startswith("tensorboard/")]
+    samples = ["samples/epoch-001.png", "samples/epoch-002.png"]
+    assert found == [".lock", "decoder.h5", "history.csv", "run.json", *samples]
+
+    rows = history(config)
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert rows[0].keys() == {"epoch", *METRICS, *(f"val_{name}" for name in METRICS)}
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
-
     # Three held-out pictures above three reconstructions.
-    drawing = np.array(Image.open(folder / "samples" / "epoch-002.png"))
-    assert drawing.shape == (64, 96, 3)
+    assert np.array(Image.open(folder / samples[1])).shape == (64, 96, 3)
 
+    decoder, encoder = weights.load_decoder(path, LAYER), weights.load("random", LAYER)
+    record = decoder.training
+    assert record.layer == LAYER and record.steps == 6
+    assert record.photographs == {"train": 6, "validation": 3, "test": 1}
+    assert record.encoder == {"source": "random", "seed": 0, "sha256": encoder.digests}
+    assert record.flags["learning_rate"] == 1e-3 and record.flags["photos"] == photos.name
+    assert record.validation["l1"] == pytest.approx(float(rows[1]["val_l1"]))
+    assert str(tmp_path) not in record.to_json()
+    held_out = data.split_pictures(data.find_pictures(str(photos)), str(photos))
+    paths = [*held_out["test"], *held_out["validation"]]
+    _, means = evaluate.evaluate(LAYER, encoder, decoder, paths)
+    assert record.evaluation == {"photographs": 4, **means}
+
+    # A finished run is not touched, even by the same configuration.
+    before = {name: (folder / name).read_bytes() for name in files_below(folder)}
+    with pytest.raises(UserError, match=r"already holds decoder.h5: pass --overwrite"):
+        train(config)
+    assert {name: (folder / name).read_bytes() for name in files_below(folder)} == before
+
+    # With `overwrite` it is; here from its own decoder, which is better than random.
+    again = {"initial_weights": path, "overwrite": True, "epochs": 1}
+    train(dataclasses.replace(config, **again))
+    assert (
+        "initial weights: decoder_block1_conv2, decoder_block1_conv1\n" in capsys.readouterr().out
+    )
+    assert len(history(config)) == 1
+    assert float(history(config)[0]["l1"]) < float(rows[0]["l1"])
+    assert samples[1] not in files_below(folder)
+
+
+def test_curves_are_for_those_who_have_tensorboard(config, monkeypatch, capsys):
+    def find_spec(name, find=importlib.util.find_spec):
+        return None if name == "tensorboard" else find(name)
+
+    with monkeypatch.context() as without:
+        without.setattr("importlib.util.find_spec", find_spec)
+        train(config)
+    assert "no curves: the package tensorboard is not installed\n" in capsys.readouterr().out
+    assert not (folder_of(config) / "tensorboard").exists()
+
+    pytest.importorskip("tensorboard")
+    train(dataclasses.replace(config, overwrite=True))
     points = {}
-    for path in curves:
-        for event in tf.compat.v1.train.summary_iterator(str(folder / path)):
+    for path in (folder_of(config) / "tensorboard").rglob("*tfevents*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
-                points[path.split("/")[1], value.tag, event.step] = value.simple_value
+                if value.tag.startswith("epoch_"):
+                    point = float(tf.make_ndarray(value.tensor))
+                    points[path.parent.name, value.tag, event.step] = point
     tags = [("train", name) for name in (*METRICS, "learning_rate")]
     tags += [("validation", name) for name in METRICS]
     assert points.keys() == {(r, f"epoch_{name}", step) for r, name in tags for step in (0, 1)}
-    np.testing.assert_allclose(points["train", "epoch_l1", 1], float(rows[1]["l1"]), rtol=1e-6)
+    last = float(history(config)[1]["l1"])
+    np.testing.assert_allclose(points["train", "epoch_l1", 1], last, rtol=1e-6)
     # Linear from 1e-3 to 2e-4 in six steps: half way after three.
     np.testing.assert_allclose(points["train", "epoch_learning_rate", 0], 6e-4, rtol=1e-5)
     np.testing.assert_allclose(points["train", "epoch_learning_rate", 1], 2e-4, rtol=1e-5)
-
-    loaded = weights.load_decoder(str(folder / "decoder.h5"), "block1_conv2")
-    training = loaded.training
-    assert training["layer"] == "block1_conv2"
-    assert training["photographs"] == {"train": 6, "validation": 3, "test": 1}
-    assert (training["flags"]["epochs"], training["steps"]) == (2, 6)
-    assert training["encoder"]["sha256"] == {
-        name: checksums.layer_sha256(*pair)
-        for name, pair in weights.load("random", "block1_conv2").layers.items()
-    }
-    assert training["flags"]["learning_rate"] == 1e-3
-    assert training["flags"]["photos"] == photos.name
-    assert training["validation"]["l1"] == pytest.approx(float(rows[1]["val_l1"]))
-    assert str(tmp_path) not in json.dumps(training)
-
-    # How good it is: as the command for that finds it.
-    lines, output = run_many(
-        "training.evaluate",
-        [
-            [
-                "--layer=block1_conv2",
-                "--weights=random",
-                f"--photos={photos}",
-                f"--decoder={folder / 'decoder.h5'}",
-            ]
-        ],
-    )
-    assert lines == ["status: 0"]
-    evaluation = training["evaluation"]
-    assert evaluation.keys() == {"photographs", "error", "clipped_error", "psnr", "ssim"}
-    assert evaluation["photographs"] == 4
-    assert f"mean absolute error, 0 to 255: {evaluation['error']:.3f} " in output
-    assert f"mean absolute error {evaluation['error']:.3f} (published: 2.494)" in result.stdout
-
-    # A finished run is not touched, even by the same flags.
-    before = {name: (folder / name).read_bytes() for name in found}
-    lines, _ = run_many("train_decoder", [flags])
-    assert lines[1] == "status: 1"
-    assert "already holds decoder.h5: pass --overwrite" in lines[0]
-    assert {name: (folder / name).read_bytes() for name in files_below(folder)} == before
-
-    # With --overwrite it is; here with its own decoder for a start, which is better than random.
-    initial = f"--initial_weights={folder / 'decoder.h5'}"
-    lines, output = run_many("train_decoder", [[*flags, initial, "--overwrite", "--epochs=1"]])
-    assert lines == ["status: 0"]
-    assert "initial weights: decoder_block1_conv2, decoder_block1_conv1\n" in output
-    again = history(folder / "history.csv")
-    assert len(again) == 1
-    assert float(again[0]["l1"]) < float(rows[0]["l1"])
-    assert "samples/epoch-002.png" not in files_below(folder)
 
 
 def start(*flags, **environment):
@@ -163,43 +174,49 @@ def start(*flags, **environment):
     )
 
 
-def test_after_a_kill_it_goes_on_where_the_last_epoch_ended(run_command, run_many, flags, tmp_path):
+def test_after_a_kill_it_is_resumed_where_the_last_epoch_ended(config, tmp_path, capsys):
     # bfloat16 too: what is kept between epochs is float32.
-    flags = [*flags, "--epochs=3", "--steps_per_epoch=6", "--precision=bfloat16"]
-    whole = run_command("train_decoder.py", *flags, f"--output_dir={tmp_path / 'whole'}")
-    assert whole.returncode == 0, whole.stderr
-
-    folder = tmp_path / "out" / FOLDER
-    process = start(*flags)
-    while not (folder / "backup" / "epoch-0001").exists() and process.poll() is None:
+    config = dataclasses.replace(config, epochs=3, steps_per_epoch=6, precision="bfloat16")
+    folder = folder_of(config)
+    process = start(*flags_of(config), KERAS_BACKEND="jax")
+    while not (folder / "backup.npz").exists() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    _, error = process.communicate()
+    assert process.returncode == -signal.SIGKILL, error
     assert not (folder / "decoder.h5").exists()
 
     # What a kill in the midst of saving leaves, and an epoch that was noted and not kept.
-    (folder / "backup" / "partial").mkdir(exist_ok=True)
-    (folder / "backup" / "partial" / "latest.weights.h5").write_bytes(b"cut short")
-    kept = max(int(p.name[-4:]) for p in (folder / "backup").glob("epoch-*"))
-    rows = history(folder / "history.csv")
+    (folder / "backup.npz.partial").write_bytes(b"cut short")
+    kept = callbacks.Backup(str(folder / "backup.npz")).finished_epochs()
     with open(folder / "history.csv", "a", encoding="utf-8") as file:
-        file.write(",".join([str(len(rows)), *["0"] * (len(rows[0]) - 1)]) + "\n")
+        file.write(",".join(["9"] * len(history(config)[0])) + "\n")
 
-    other = [*flags, "--learning_rate=0.002"]
-    lines, output = run_many("train_decoder", [other, flags])
-    assert lines[1:] == ["status: 1", "status: 0"], lines
-    assert "interrupted run of another kind (--learning_rate=0.001, now 0.002): pass" in lines[0]
-    assert f"resumed: after epoch {kept}\n" in output
-    rows = history(folder / "history.csv")
-    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
-    expected = history(tmp_path / "whole" / FOLDER / "history.csv")
-    for row, other in zip(rows, expected, strict=True):
-        for name in row:
-            np.testing.assert_allclose(float(row[name]), float(other[name]), rtol=0.01)
+    with pytest.raises(UserError, match=r"of another kind \(--learning_rate=0.001, now 0.002\)"):
+        train(dataclasses.replace(config, learning_rate=0.002))
+    train(config)
+    assert f"resumed: after epoch {kept}\n" in capsys.readouterr().out
+    assert [row["epoch"] for row in history(config)] == ["0", "1", "2"]
     assert len(list((folder / "samples").iterdir())) == 3
     assert json.loads((folder / "run.json").read_text())["finished"]
-    assert not (folder / "backup").exists()
+    assert not (folder / "backup.npz").exists()
+    whole = dataclasses.replace(config, output_dir=str(tmp_path / "whole"))
+    train(whole)
+    assert_close(config, whole, 0.01)
+
+
+def test_only_one_process_trains_in_a_folder(config):
+    first, second = (RunFolder(config.output_dir, LAYER) for _ in range(2))
+    with (
+        first.locked(),
+        pytest.raises(UserError, match="another process is training"),
+        second.locked(),
+    ):
+        pass
+    assert not pathlib.Path(first.directory).exists()  # Nothing came of it.
+    with second.locked():
+        second.begin({})
+    assert files_below(folder_of(config)) == [".lock", "run.json"]
 
 
 def free_ports(count):
@@ -210,183 +227,213 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
-def test_two_workers_end_with_equal_weights(flags, tmp_path):
+@pytest.mark.slow
+def test_two_workers_end_with_equal_weights(config, tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
 
-    def run_both(*more):
-        workers = []
-        for index, own in enumerate(more or ([], [])):
-            task = {"type": "worker", "index": index}
-            config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-            workers.append(start(*flags, *own, "--strategy=multi_worker", TF_CONFIG=config))
-        try:
-            return [(w.communicate(timeout=200), w.returncode) for w in workers]
-        finally:
-            for worker in workers:
-                worker.kill()
-
-    results = run_both()
+    workers = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        environment = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        own = [*flags_of(config), "--strategy=multi_worker"]
+        workers.append(start(*own, TF_CONFIG=environment))
     digests = set()
-    for (out, err), status in results:
-        assert status == 0, err
-        digests |= {line for line in out.splitlines() if line.startswith("decoder: SHA-256")}
+    try:
+        for worker in workers:
+            out, error = worker.communicate(timeout=200)
+            assert worker.returncode == 0, error
+            digests |= {line for line in out.splitlines() if line.startswith("decoder: SHA-256")}
+    finally:
+        for worker in workers:
+            worker.kill()
     assert len(digests) == 1
-    folder = tmp_path / "out" / FOLDER
-    rows = history(folder / "history.csv")
-    assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
-    loaded = weights.load_decoder(str(folder / "decoder.h5"), "block1_conv2").layers
-    found = "".join(checksums.layer_sha256(*pair) for pair in loaded.values()).encode()
-    assert checksums.digest(found)["sha256"] in digests.pop()
-
-    # If worker 0 may not begin, worker 1 does not wait for it.
-    for (_, err), status in run_both():
-        assert status == 1
-        assert "already holds" in err or "another worker failed" in err
-
-    # Nor do they train two different things, or from two places.
-    for (_, err), status in run_both(["--overwrite"], ["--overwrite", "--epochs=3"]):
-        assert status == 1
-        assert "the workers do not agree on what is to be trained" in err
+    alone = dataclasses.replace(config, output_dir=str(tmp_path / "alone"))
+    train(alone)
+    assert_close(config, alone, 0.01)
 
 
-def test_two_devices_share_each_batch(run_many, flags, tmp_path):
-    one = [*flags, "--epochs=1"]
-    runs, folders = [], []
-    for optimizer in ("adam", "muon"):
-        for strategy in ("one", "mirrored"):
-            folders.append(tmp_path / optimizer / strategy)
-            own = [f"--optimizer={optimizer}", f"--strategy={strategy}"]
-            runs.append([*one, *own, f"--output_dir={folders[-1]}"])
-    runs.append([*runs[-1], "--batch_size=3", "--overwrite"])
-    lines, _ = run_many("train_decoder", runs)
-    assert [x for x in lines if x.startswith("status")] == ["status: 0"] * 4 + ["status: 1"]
-    assert "--batch_size must be a multiple of 2" in lines[-2]
-    for alone, shared in (folders[:2], folders[2:]):
-        (alone,), (shared,) = (history(f / FOLDER / "history.csv") for f in (alone, shared))
-        for name, value in alone.items():
-            np.testing.assert_allclose(float(shared[name]), float(value), rtol=1e-3, err_msg=name)
+def test_workers_stop_together(monkeypatch):
+    strategy = tf.distribute.get_strategy()
+    monkeypatch.setattr(distribution, "_sum_over_workers", lambda _, value: 7 if value else 1)
+    with pytest.raises(UserError, match="another worker failed"), distribution.together(strategy):
+        pass
+    with pytest.raises(UserError, match="do not agree on the number; here it is 3"):
+        distribution.check_same(strategy, "the number", 3)
 
 
-def test_what_cannot_be_trained_gets_one_line_and_leaves_nothing(run_many, flags, tmp_path):
+# Two devices on one processor must be made before TensorFlow starts.
+_TWO_DEVICES = """\
+import json, sys
+import tensorflow as tf
+(processor,) = tf.config.list_physical_devices("CPU")
+devices = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(processor, devices)
+from training.config import TrainConfig
+from training.train import train
+for arguments in json.loads(sys.argv[1]):
+    try:
+        train(TrainConfig(**arguments))
+    except ValueError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_share_each_batch(run_command, config, tmp_path):
+    config = dataclasses.replace(config, optimizer="muon", epochs=1)
+    shared = dataclasses.replace(config, strategy="mirrored", output_dir=str(tmp_path / "two"))
+    odd = dataclasses.replace(shared, batch_size=3)
+    runs = json.dumps([dataclasses.asdict(each) for each in (shared, odd)])
+    result = run_command("-c", _TWO_DEVICES, runs)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("--batch_size must be a multiple of 2")
+    train(config)
+    assert_close(shared, config, 1e-3)
+
+
+def test_what_cannot_be_trained_leaves_nothing(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
     photographs.write(tmp_path / "few", train=2)
     (tmp_path / "none").mkdir()
     (tmp_path / "text.h5").write_text("no weights")
-    wrong = {
-        f"--photos={tmp_path / 'missing'}": "`photos` must be a folder",
-        f"--photos={tmp_path / 'none'}": "`photos` must hold pictures",
-        f"--photos={tmp_path / 'few'}": "none falls to validation",
-        f"--weights={tmp_path / 'missing.h5'}": "no such file",
-        f"--weights={tmp_path / 'text.h5'}": "not a readable HDF5 file",
-        f"--initial_weights={tmp_path / 'missing.h5'}": "no such file",
-        f"--initial_weights={tmp_path / 'text.h5'}": "not a readable HDF5 file",
-        f"--output_dir={tmp_path / 'text.h5'}": "text.h5",
-        "--strategy=multi_worker": "TF_CONFIG",
-    }
-    lines, _ = run_many("train_decoder", [[*flags, flag] for flag in wrong], TF_CONFIG="")
-    assert len(lines) == 2 * len(wrong), lines
-    for line, status, words in zip(lines[::2], lines[1::2], wrong.values(), strict=True):
-        assert line.startswith("train_decoder: ") and words in line
-        assert status == "status: 1"
-    assert not list((tmp_path / "out").glob("*"))
+    for name, value, words in (
+        ("photos", "missing", "--photos must be a folder"),
+        ("photos", "none", "--photos must hold pictures"),
+        ("photos", "few", "none falls to validation"),
+        ("weights", "missing.h5", "missing.h5"),
+        ("initial_weights", "missing.h5", "missing.h5"),
+        ("initial_weights", "text.h5", "text.h5"),
+        ("output_dir", "text.h5", "--output_dir: the run's folder cannot be made"),
+        ("strategy", "multi_worker", "TF_CONFIG"),
+    ):
+        with pytest.raises(UserError, match=words):
+            train(dataclasses.replace(config, **{name: value}))
+        assert not folder_of(config).exists()
 
 
-def test_a_photograph_that_vanishes_ends_the_run_in_one_line(flags, tmp_path):
+def test_a_photograph_that_vanishes_is_named(config, tmp_path, monkeypatch):
     photographs.write(tmp_path / "photos", train=6, validation=3)
-    process = start(*flags, f"--photos={tmp_path / 'photos'}", "--epochs=1000")
-    while not (tmp_path / "out" / FOLDER / "backup").exists() and process.poll() is None:
-        time.sleep(0.01)
-    shutil.rmtree(tmp_path / "photos")
-    _, error = process.communicate(timeout=200)
-    assert process.returncode == 1
-    (line,) = [x for x in error.splitlines() if x.startswith("train_decoder: ")]
-    assert "No such file" in line and ".py" not in line and "Traceback" not in error
+    draw = callbacks.Samples.on_epoch_end
+
+    def vanish(self, epoch, logs=None):
+        draw(self, epoch, logs)
+        shutil.rmtree(tmp_path / "photos", ignore_errors=True)
+
+    monkeypatch.setattr(callbacks.Samples, "on_epoch_end", vanish)
+    config = dataclasses.replace(config, photos=tmp_path / "photos", epochs=20)
+    with pytest.raises(UserError, match=r"^picture \S*.png: it cannot be read \([^\n]*\)\.$"):
+        train(config)
 
 
-def test_what_is_trained_is_not_lost_when_measuring_fails(run_command, run_many, flags, tmp_path):
+def test_what_is_trained_is_not_lost_when_measuring_fails(config, tmp_path, monkeypatch, capsys):
     photos = tmp_path / "photos"
     photographs.write(photos, train=6, validation=2)
     # Too small for block2's one pooling; training continues it by reflection.
     photographs.write(photos, 1, 30, test=1)
-    flags = [*flags, "--layer=block2_conv2", f"--photos={photos}", "--steps_per_epoch=3"]
-    program = (
-        "import sys, train_decoder as t; from training import evaluate\n"
-        "def measure(*_): raise OSError('no memory left')\n"
-        "evaluate.measure = measure; t.FLAGS(sys.argv); sys.exit(t.main())"
-    )
-    result = run_command("-c", program, *flags)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "train_decoder: no memory left"
-    path = tmp_path / "out" / "vgg19-block2-conv2-decoder" / "decoder.h5"
-    trained = weights.load_decoder(str(path), "block2_conv2")
-    assert "evaluation" not in trained.training
+    changes = {"layer": "block2_conv2", "photos": photos, "steps_per_epoch": 2, "crop": 16}
+    changes["output_dir"] = photos / "runs"  # What is in there is no photograph.
+    config = dataclasses.replace(config, **changes)
 
-    (photos / "another.png").write_bytes((next(photos.glob("*.png"))).read_bytes())
-    lines, _ = run_many("train_decoder", [flags])
-    assert lines[1] == "status: 1" and "of another kind (other photographs): pass" in lines[0]
+    def fail(*_):
+        raise OSError("no memory left")
+
+    with monkeypatch.context() as context, pytest.raises(OSError, match="no memory left"):
+        context.setattr(evaluate, "measure", fail)
+        train(config)
+    path = str(pathlib.Path(config.output_dir, "vgg19-block2-conv2-decoder", "decoder.h5"))
+    trained = weights.load_decoder(path, "block2_conv2")
+    assert trained.training.evaluation is None
+
+    shutil.copy(next(photos.glob("*.png")), photos / "another.png")
+    with pytest.raises(UserError, match=r"of another kind \(other photographs\)"):
+        train(config)
     (photos / "another.png").unlink()
 
-    lines, output = run_many("train_decoder", [[*flags, "--evaluation_pictures=2"]])
-    assert lines == ["status: 0"], lines
+    train(dataclasses.replace(config, evaluation_pictures=2))
+    output = capsys.readouterr().out
     assert "resumed: after epoch 2\n" in output
     assert "with 30x1 pixels; `block2_conv2` needs sides of at least 2\n" in output
-    finished = weights.load_decoder(str(path), "block2_conv2")
-    assert finished.training["evaluation"]["photographs"] == 1
-    for name, pair in finished.layers.items():
-        for found, expected in zip(pair, trained.layers[name], strict=True):
-            np.testing.assert_array_equal(found, expected)
+    finished = weights.load_decoder(path, "block2_conv2")
+    assert finished.training.evaluation["photographs"] == 1
+    assert finished.digests == trained.digests
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(run_many, flags, tmp_path):
-    lines, _ = run_many("train_decoder", [[*flags, "--learning_rate=1e30"]])
-    assert lines[1] == "status: 1"
-    assert "begin with a lower --learning_rate" in lines[0]
-    assert not (tmp_path / "out" / FOLDER / "decoder.h5").exists()
-    assert not (tmp_path / "out" / FOLDER / "backup").exists()
+def test_a_loss_that_is_not_finite_ends_the_run(config):
+    with pytest.raises(UserError, match="start with a lower --learning_rate"):
+        train(dataclasses.replace(config, learning_rate=1e30))
+    assert not (folder_of(config) / "decoder.h5").exists()
+    assert not (folder_of(config) / "backup.npz").exists()
 
 
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        (["--layer=block6_conv2"], "block6_conv2"),
-        (["--weights="], "--weights="),
-        (["--epochs=0"], "--epochs"),
-        (["--batch_size=0"], "--batch_size"),
-        (["--steps_per_epoch=0"], "--steps_per_epoch"),
-        (["--seed=-1"], "--seed"),
-        (["--learning_rate=-1"], "--learning_rate"),
-        (["--l1_weight=-1"], "--l1_weight"),
-        (["--learning_rate=nan"], "--learning_rate=nan: must be a finite number"),
-        (["--photos="], "--photos=: must be a folder"),
-        (["--precision=float16"], "float32|bfloat16"),
-        (["--strategy=many"], "one|mirrored|multi_worker"),
-        (["--crop=100", "--ms_ssim_weight=1"], "--crop must be >= 176, or pass --ms_ssim_weight=0"),
-        (["--layer=block3_conv2", "--crop=34"], "--crop must be a multiple of 2^(K-1)"),
-        (["--l1_weight=0", "--l2_weight=0", "--perceptual_weight=0"], "at least one"),
-        (["photo.jpg"], "no arguments but flags"),
-        (["--no_such_flag"], "no_such_flag"),
+        ({"layer": "block6_conv2"}, "--layer must be one of block1_conv2, "),
+        ({"weights": ""}, "--weights must be a name or a path, not empty"),
+        ({"photos": None}, "--photos must be a name or a path"),
+        ({"epochs": 0}, "--epochs must be a whole number of at least 1. Received: 0."),
+        ({"epochs": 2.5}, "--epochs must be a whole number"),
+        ({"steps_per_epoch": 0}, "--steps_per_epoch must be"),
+        ({"batch_size": True}, "--batch_size must be"),
+        (
+            {"seed": -1},
+            "--seed must be a whole number of at least 0 and at most 9223372036854775807",
+        ),
+        ({"seed": 2**63}, "--seed must be"),
+        ({"learning_rate": float("nan")}, "--learning_rate must be a finite number of at least 0"),
+        ({"l1_weight": float("inf")}, "--l1_weight must be a finite number"),
+        ({"l2_weight": "1"}, "--l2_weight must be a finite number"),
+        ({"warm_up": 1.5}, "--warm_up must be a finite number of at least 0 and at most 1."),
+        ({"precision": "float16"}, "--precision must be one of float32, bfloat16"),
+        ({"strategy": "many"}, "--strategy must be one of one, mirrored, multi_worker"),
+        ({"overwrite": 1}, "--overwrite must be true or false"),
+        ({"crop": 100, "ms_ssim_weight": 1.0}, "--crop must be at least 176, or pass --ms_ssim"),
+        (
+            {"layer": "block3_conv2", "crop": 34},
+            "--crop must be a multiple of 4 for --layer=block3",
+        ),
+        ({"l1_weight": 0, "l2_weight": 0, "perceptual_weight": 0}, "must be above 0"),
     ],
 )
-def test_wrong_flags_get_one_line(run_command, flags, tmp_path, wrong, words):
-    result = run_command("train_decoder.py", *flags, *wrong)
+def test_what_cannot_be_asked_for_is_refused(config, wrong, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        dataclasses.replace(config, **wrong)
+
+
+def test_every_field_has_a_flag_with_its_default():
+    values = flags.FlagValues()
+    train_decoder.define_flags(values)
+    for field in dataclasses.fields(TrainConfig):
+        if field.name in ("weights", "seed"):
+            assert field.name not in values
+        else:
+            default = None if field.name == "photos" else field.default
+            assert values[field.name].default == default, field.name
+    assert train_decoder.parse(["--precision=bfloat16", "--nooverwrite", "--l1_weight=2"]) == {
+        "precision": "bfloat16",
+        "overwrite": False,
+        "l1_weight": 2.0,
+    }
+    for wrong in (["--no_such_flag"], ["--epochs=many"], ["photo.jpg"], ["--precision=float16"]):
+        with pytest.raises(UserError):
+            train_decoder.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], ["--photos=photos", "--crop=100"], ["--no_such_flag"], ["photo.jpg"]]
+)
+def test_wrong_flags_get_one_line(run_command, wrong):
+    result = run_command("train_decoder.py", *wrong)
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith("train_decoder: ") and words in line
-    assert not (tmp_path / "out").exists()
+    assert line.startswith("train_decoder: ")
 
 
-def test_photos_must_be_given(run_command):
-    result = run_command("train_decoder.py")
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("train_decoder: ") and "--photos" in line
-
-
-def test_the_document_explains_every_flag(defaults_of):
-    text = (ROOT / "docs" / "decoders.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `--(\w+)` \|([^|]*)\|", text, re.MULTILINE))
-    defaults = defaults_of("train_decoder")
-    assert rows.keys() == defaults.keys()
-    for name, default in defaults.items():
-        shown = "off" if default is False else f"`{default}`"
-        assert rows[name].strip() == ("" if default is None else shown), name
+def test_the_recipe_is_for_every_layer():
+    for layer in vgg19.LAYERS:
+        found = recipe(layer, "shallow.h5", photos="photos", epochs=1)
+        assert (found.layer, found.initial_weights, found.epochs) == (layer, "shallow.h5", 1)
+        assert found.optimizer == "muon" and list(found.loss_weights) == ["l1"]
+    with pytest.raises(UserError, match="--layer must be one of"):
+        recipe("block6_conv2", photos="photos")

@@ -7,12 +7,16 @@ import shutil
 
 import pytest
 
-from export import checksums, hub_page, spec
+from export import artifact, checksums, hub_page
+from export.spec import Spec
 from publish import tree
+from unpooling.errors import UserError
 
 MODEL = "vgg19-block1-conv2"
 DOCS = "assets/docs/emilutz"
+COLLECTION = f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"
 FILES = f"vgg19-with-unpooling/{MODEL}"
+ENCODER, DECODER = (Spec(kind, "block1_conv2").files for kind in ("encoder", "decoder"))
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +25,7 @@ def artifacts(build, tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifacts")
     for layer, dtype in (("block1_conv2", "int64"), ("block2_conv2", "int32")):
         shutil.copytree(build(layer, dtype), folder / build(layer, dtype).name)
-    (folder / ".vgg19-block3-conv2.staging-abcdefgh").mkdir()
+    (folder / ".vgg19-block3-conv2.abcdefgh").mkdir()
     (folder / "notes").mkdir()
     (folder / "notes.txt").write_text("mine")
     return folder
@@ -35,76 +39,63 @@ def one(artifacts, tmp_path):
 
 
 def content(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def add(artifacts, output_dir, overwrite=False):
-    return tree.add(tree.artifact_folders(str(artifacts)), str(output_dir), overwrite)
+    return tree.add(artifact.find(str(artifacts)), str(output_dir), overwrite)
 
 
-def another_version(one, version):
-    """Makes the artifact of `one` another version, by hand, under a URL of its own."""
-    folder = one / MODEL
-    card = (folder / "encoder.md").read_text(encoding="utf-8")
-    card = card.replace("unpooling-encoder/1\n", f"unpooling-encoder/{version}\n", 1)
-    card = card.replace("vgg19-with-unpooling/", f"vgg19-with-unpooling/{version}/")
-    (folder / "encoder.md").write_text(card, encoding="utf-8")
-    seal(folder)
-
-
-def seal(folder):
+def seal(folder, files=ENCODER):
     """Writes the checksums of a folder anew."""
-    checksums.write(str(folder), spec.files("encoder")[:-1])
+    checksums.write(str(folder), files[:-1])
 
 
-def test_pages_and_files_have_their_places(artifacts, tmp_path):
+def rewrite(folder, *changes, name="encoder.md"):
+    path = folder / name
+    text = path.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    seal(folder, ENCODER if name.startswith("encoder") else DECODER)
+
+
+def become_version(folder, version):
+    """Makes an artifact of version 1 another one, under a URL of its own."""
+    places = ("vgg19-with-unpooling/", f"vgg19-with-unpooling/{version}/")
+    rewrite(folder, ("unpooling-encoder/1\n", f"unpooling-encoder/{version}\n"), places)
+
+
+def test_files_and_pages_have_their_places_and_say_what_the_manifests_say(artifacts, tmp_path):
     added = add(artifacts, tmp_path / "hub")
-    assert [(m.page.name, m.page.version) for m in added] == [
+    assert [(a.page.name, a.page.version) for a in added] == [
         (f"vgg19-block{k}-conv2-unpooling-encoder", 1) for k in (1, 2)
     ]
-    expected = {f"{DOCS}/emilutz.md", f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"}
-    for k in (1, 2):
-        expected.add(f"{DOCS}/models/vgg19-block{k}-conv2-unpooling-encoder/1.md")
-        expected |= {
-            f"vgg19-with-unpooling/vgg19-block{k}-conv2/{n}" for n in spec.files("encoder")
-        }
     found = content(tmp_path / "hub")
+    expected = {f"{DOCS}/emilutz.md", COLLECTION}
+    for k in (1, 2):
+        folder = f"vgg19-block{k}-conv2"
+        expected.add(f"{DOCS}/models/{folder}-unpooling-encoder/1.md")
+        for name in ENCODER:
+            expected.add(place := f"vgg19-with-unpooling/{folder}/{name}")
+            assert found[place] == (artifacts / folder / name).read_bytes()
     assert set(found) == expected
-    card = (artifacts / MODEL / "encoder.md").read_bytes()
-    assert found[f"{DOCS}/models/{MODEL}-unpooling-encoder/1.md"] == card
-    for name in spec.files("encoder"):
-        assert found[f"{FILES}/{name}"] == (artifacts / MODEL / name).read_bytes()
-
-
-def test_every_page_keeps_the_rules_and_lies_where_the_hub_wants_it(artifacts, tmp_path):
-    add(artifacts, tmp_path / "hub")
-    docs = tmp_path / "hub" / "assets" / "docs"
-    pages = list(docs.rglob("*.md"))
-    assert len(pages) == 4
-    for path in pages:
-        page = hub_page.read(path.read_text(encoding="utf-8"))
-        assert path.relative_to(docs).as_posix() == hub_page.docs_path(page)
-
-
-def test_the_collection_lists_what_was_built_as_the_manifests_say(artifacts, tmp_path):
-    add(artifacts, tmp_path / "hub")
-    path = tmp_path / "hub" / DOCS / "collections" / "vgg19-unpooling-encoder-decoder" / "1.md"
-    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if "| [" in line]
-    assert len(rows) == 2
-    for row, k, shape in zip(rows, (1, 2), ("(B, H, W, 64)", "(B, H/2, W/2, 128)"), strict=True):
-        size = (artifacts / f"vgg19-block{k}-conv2" / "encoder.tar.gz").stat().st_size
+    for path, text in found.items():
+        if path.startswith(DOCS):
+            page = hub_page.read(text.decode())
+            assert path == f"assets/docs/{hub_page.docs_path(page)}"
+    text = found[COLLECTION].decode()
+    assert "\n<!-- dataset: other -->\n<!-- task: image-feature-vector -->\n" in text
+    for k, shape in ((1, "(B, H, W, 64)"), (2, "(B, H/2, W/2, 128)")):
         name = f"vgg19-block{k}-conv2-unpooling-encoder"
-        assert row == (
-            f"| [`{name}`](/emilutz/{name}/1) | `{shape}` | {k} | random: untrained | "
-            f"{size:,} bytes |"
-        )
+        size = len(found[f"vgg19-with-unpooling/vgg19-block{k}-conv2/encoder.tar.gz"])
+        facts = f"`{shape}` | {k} | random: untrained | {size:,} bytes |"
+        assert f"\n| [`{name}`](/emilutz/{name}/1) | {facts}\n" in text
 
 
-def test_models_that_were_added_earlier_stay_and_are_listed(artifacts, one, tmp_path):
+def test_what_was_added_earlier_stays_and_is_listed(artifacts, one, tmp_path):
     add(one, tmp_path / "hub")
     shutil.rmtree(one / MODEL)
     shutil.copytree(artifacts / "vgg19-block2-conv2", one / "vgg19-block2-conv2")
@@ -120,18 +111,13 @@ def test_another_version_stands_beside_the_first_and_the_newest_is_listed(one, t
     add(one, tmp_path / "hub")
     before = content(tmp_path / "hub")
     for version in (10, 9):
-        another_version(one, version)
-        card = one / MODEL / "encoder.md"
-        add(one, tmp_path / "hub")
-        text = card.read_text(encoding="utf-8")
-        text = text.replace(f"encoder/{version}\n", "encoder/1\n", 1)
-        card.write_text(text.replace(f"unpooling/{version}/", "unpooling/"), encoding="utf-8")
-        seal(one / MODEL)
-    versions = [module.page.version for module in tree.modules(str(tmp_path / "hub"))]
-    assert versions == [1, 9, 10]
+        folder = tmp_path / str(version) / MODEL
+        shutil.copytree(one / MODEL, folder)
+        become_version(folder, version)
+        add(folder.parent, tmp_path / "hub")
+    assert [a.page.version for a in tree.artifacts(str(tmp_path / "hub"))] == [1, 9, 10]
     found = content(tmp_path / "hub")
-    collection = found[f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"].decode()
-    assert re.findall(r"encoder/(\d+)\)", collection) == ["10"]
+    assert re.findall(r"encoder/(\d+)\)", found[COLLECTION].decode()) == ["10"]
     kept = {name for name in before if name.startswith(FILES) or "/models/" in name}
     assert {name: found[name] for name in kept} == {name: before[name] for name in kept}
 
@@ -143,97 +129,119 @@ def test_a_version_that_is_there_is_replaced_only_with_overwrite(one, tmp_path):
     assert content(tmp_path / "hub") == before
     (one / MODEL / "encoder.png").write_bytes(b"another picture")
     seal(one / MODEL)
-    with pytest.raises(FileExistsError, match="pass --overwrite to replace that version"):
+    with pytest.raises(UserError, match="pass --overwrite to replace that version"):
         add(one, tmp_path / "hub")
     assert content(tmp_path / "hub") == before
     add(one, tmp_path / "hub", overwrite=True)
     assert content(tmp_path / "hub")[f"{FILES}/encoder.png"] == b"another picture"
 
 
-def test_a_folder_without_artifacts_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no folder of .* holds an encoder\.tar\.gz"):
-        add(tmp_path, tmp_path / "hub")
+def test_two_artifacts_in_one_place_are_refused(one, tmp_path):
+    shutil.copytree(one / MODEL, one / "copy")
+    with pytest.raises(UserError, match="would both be"):
+        add(one, tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
+    # Not even with --overwrite: the page of version 1 would describe the files of version 2.
+    shutil.rmtree(one / "copy")
+    add(one, tmp_path / "hub")
+    rewrite(one / MODEL, ("unpooling-encoder/1\n", "unpooling-encoder/2\n"))
+    with pytest.raises(UserError, match="would both be vgg19-with-unpooling/vgg19-block1-conv2 "):
+        add(one, tmp_path / "hub", overwrite=True)
 
 
-def change_archive(folder):
-    with open(folder / "encoder.tar.gz", "ab") as file:
-        file.write(b"more")
+URL = "https://storage.googleapis.com/vgg19-with-unpooling/"
+INCOMPLETE = [
+    (lambda folder: os.remove(folder / "encoder.png"), "encoder.png is missing"),
+    (lambda folder: rewrite(folder, ("license: mit", "license: bsd")), "one of the hub's tags"),
+    (lambda folder: rewrite(folder, (URL, "http://a/../")), "none of them `.` or `..`"),
+    (lambda folder: rewrite(folder, (URL, "https://a.org/assets/docs/")), "outside assets/docs"),
+]
 
 
-def state_another_layer(folder):
-    path = folder / "encoder.manifest.json"
-    stated = json.loads(path.read_text(encoding="utf-8"))
-    stated["layer"] = "block2_conv2"
-    path.write_text(json.dumps(stated), encoding="utf-8")
-    seal(folder)
-
-
-def change_the_archive_and_its_checksum(folder):
-    change_archive(folder)
-    seal(folder)
-
-
-def break_a_rule_of_the_hub(folder):
-    path = folder / "encoder.md"
-    path.write_text(path.read_text(encoding="utf-8").replace("license: mit", "license: bsd"))
-    seal(folder)
-
-
-def replace_in_card(old, new):
-    def change(folder):
-        path = folder / "encoder.md"
-        text = path.read_text(encoding="utf-8")
-        assert old in text
-        path.write_text(text.replace(old, new), encoding="utf-8")
-        seal(folder)
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (change_archive, "is not a complete artifact: encoder.tar.gz has the SHA-256"),
-        (change_the_archive_and_its_checksum, "something follows its end"),
-        (lambda folder: os.remove(folder / "encoder.png"), "encoder.png is missing"),
-        (lambda folder: os.remove(folder / "SHA256SUMS"), "SHA256SUMS is not a file"),
-        (state_another_layer, "is not a complete artifact: the module's name must be"),
-        (break_a_rule_of_the_hub, "`license` must be one of the hub's tags"),
-        (
-            replace_in_card("https://storage.googleapis.com/vgg19-with-unpooling/", "http://a/../"),
-            "must have folders in its path, none of them `.` or `..`",
-        ),
-        (
-            replace_in_card("https://storage.googleapis.com/", "https://a.org/assets/docs/"),
-            "outside assets/docs",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("change", "words"), INCOMPLETE)
 def test_what_is_not_a_complete_artifact_is_refused_and_changes_nothing(
     artifacts, one, tmp_path, change, words
 ):
     shutil.copytree(artifacts / "vgg19-block2-conv2", one / "vgg19-block2-conv2")
     change(one / MODEL)
-    with pytest.raises(ValueError) as caught:
-        add(one, tmp_path / "hub")
-    assert words in str(caught.value)
-    assert not (tmp_path / "hub").exists()
-
-
-def test_two_artifacts_in_one_place_are_refused(one, tmp_path):
-    shutil.copytree(one / MODEL, one / "copy")
-    with pytest.raises(ValueError, match="would both be"):
+    with pytest.raises(UserError, match=re.escape(words)):
         add(one, tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
 
 
-def test_a_page_in_the_wrong_place_of_the_tree_is_found(one, tmp_path):
-    add(one, tmp_path / "hub")
+def test_a_page_that_breaks_a_rule_is_left_out_and_named(artifacts, one, tmp_path, caplog):
+    add(artifacts, tmp_path / "hub")
     models = tmp_path / "hub" / DOCS / "models"
     (models / f"{MODEL}-unpooling-encoder").rename(models / "another-name")
-    with pytest.raises(ValueError, match="must lie in"):
-        tree.modules(str(tmp_path / "hub"))
+    (models / "draft").mkdir()
+    (models / "draft" / "1.md").write_text("a draft")
+    (found,) = tree.artifacts(str(tmp_path / "hub"))
+    assert found.spec.layer == "block2_conv2"
+    assert "another-name/1.md is left out: it must lie in " in caplog.text
+    assert "draft/1.md is left out: the first line must be" in caplog.text
+    add(one, tmp_path / "hub", overwrite=True)  # And others can still be added.
+    assert len(tree.artifacts(str(tmp_path / "hub"))) == 2
+
+
+# Decoders.
+
+
+@pytest.fixture
+def pair(build, build_decoder, tmp_path):
+    """A folder with an encoder and a decoder that was trained for it."""
+    folder = tmp_path / "pair"
+    for source in (build("block1_conv2"), build_decoder("block1_conv2")):
+        shutil.copytree(source, folder / source.name)
+    manifest = json.loads((folder / MODEL / "encoder.manifest.json").read_text())
+    training = {
+        "layer": "block1_conv2",
+        "encoder": {"source": "random", "seed": 0, "sha256": manifest["weights"]["layers"]},
+        **{"flags": {}, "photographs": {}, "steps": 1, "feature_scale": 1.0, "validation": {}},
+        "evaluation": {"error": 2.0625},
+    }
+    old, new = ('"training": null', f'"training": {json.dumps(training)}')
+    rewrite(folder / f"{MODEL}-decoder", (old, new), name="decoder.manifest.json")
+    return folder
+
+
+def test_a_decoder_lies_beside_its_encoder_and_the_collection_has_its_error(pair, tmp_path):
+    added = add(pair, tmp_path / "hub")
+    assert [a.kind for a in added] == ["decoder", "encoder"]
+    found = content(tmp_path / "hub")
+    for names, folder in ((ENCODER, FILES), (DECODER, f"{FILES}-decoder")):
+        assert {f"{folder}/{name}" for name in names} <= set(found)
+    page = found[COLLECTION].decode()
+    assert "| encoder | features |" in page and "| decoder | error |" in page
+    assert "unpooling-decoder/1) | 2.062 |" in page
+
+
+@pytest.mark.parametrize("first", ["both", f"{MODEL}-decoder", MODEL])
+def test_a_decoder_of_another_encoder_is_refused_and_both_are_named(pair, tmp_path, first):
+    decoder = pair / f"{MODEL}-decoder" / "decoder.manifest.json"
+    encoder = json.loads((pair / MODEL / "encoder.manifest.json").read_text())
+    digest = encoder["weights"]["layers"]["block1_conv2"]
+    rewrite(decoder.parent, (digest, "0" * 64), name=decoder.name)
+    hub = tmp_path / "hub"
+    if first != "both":
+        tree.add([str(pair / first)], str(hub))
+    before = content(hub)
+    with pytest.raises(UserError) as caught:
+        add(pair, hub)
+    assert re.search(rf"decoder in .*{MODEL}-decoder was trained .*{MODEL}:", str(caught.value))
+    assert content(hub) == before
+
+
+def test_a_decoder_may_have_been_trained_for_an_earlier_version_of_the_encoder(pair, tmp_path):
+    add(pair, tmp_path / "hub")
+    folder = tmp_path / "new" / MODEL
+    shutil.copytree(pair / MODEL, folder)
+    manifest = json.loads((folder / "encoder.manifest.json").read_text())
+    digest = manifest["weights"]["layers"]["block1_conv2"]
+    rewrite(folder, (digest, "0" * 64), name="encoder.manifest.json")
+    with pytest.raises(UserError, match="was trained for an encoder with other weights"):
+        add(folder.parent, tmp_path / "hub", overwrite=True)
+    become_version(folder, 2)
+    add(folder.parent, tmp_path / "hub")
 
 
 def test_the_command_says_what_it_did(run_command, one, tmp_path):
@@ -245,71 +253,6 @@ def test_the_command_says_what_it_did(run_command, one, tmp_path):
         f"https://storage.googleapis.com/{FILES}/encoder.tar.gz",
         f"done: {tmp_path / 'hub'}",
     ]
-    (one / MODEL / "encoder.png").write_bytes(b"another picture")
-    seal(one / MODEL)
-    again = run_command("-m", "publish.tree", *flags)
-    assert again.returncode == 1
-    assert again.stdout == ""
-    assert again.stderr.splitlines()[-1].startswith("publish.tree: ")
-    assert "pass --overwrite" in again.stderr
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--artifacts=nowhere"], "nowhere"),
-        (["--colour=red"], "Unknown command line flag 'colour'"),
-        (["dist"], "no arguments but flags are taken. Received: dist."),
-    ],
-)
-def test_a_wrong_flag_gets_one_line(run_command, tmp_path, flags, words):
-    result = run_command("-m", "publish.tree", f"--output_dir={tmp_path / 'hub'}", *flags)
-    assert result.returncode == 1
-    lines = [line for line in result.stderr.splitlines() if line.startswith("publish.tree: ")]
-    assert len(lines) == 1 and words in lines[0]
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "hub").exists()
-
-
-# Decoders.
-
-
-def test_a_decoder_lies_beside_its_encoder(build, build_decoder, tmp_path):
-    for folder in (build("block1_conv2"), build_decoder("block1_conv2")):
-        shutil.copytree(folder, tmp_path / "both" / folder.name)
-    added = add(tmp_path / "both", tmp_path / "hub")
-    assert [(module.kind, module.page.name) for module in added] == [
-        ("decoder", "vgg19-block1-conv2-unpooling-decoder"),
-        ("encoder", "vgg19-block1-conv2-unpooling-encoder"),
-    ]
-    found = content(tmp_path / "hub")
-    for kind, folder in (("encoder", MODEL), ("decoder", f"{MODEL}-decoder")):
-        for name in spec.files(kind):
-            assert f"vgg19-with-unpooling/{folder}/{name}" in found
-    page = found[f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"].decode()
-    assert "| encoder | features |" in page
-    assert "| decoder | error |" in page
-    row = "unpooling-decoder/1) | not measured | random: untrained |"
-    assert row in page
-
-
-def test_the_collection_has_the_measured_error(build_decoder, tmp_path):
-    folder = tmp_path / "one" / "decoder"
-    shutil.copytree(build_decoder("block1_conv2"), folder)
-    stated = json.loads((folder / "decoder.manifest.json").read_text())
-    stated["weights"]["training"] = {"evaluation": {"error": 2.0625}}
-    (folder / "decoder.manifest.json").write_text(json.dumps(stated))
-    checksums.write(str(folder), spec.files("decoder")[:-1])
-    add(tmp_path / "one", tmp_path / "hub")
-    found = content(tmp_path / "hub")
-    page = found[f"{DOCS}/collections/vgg19-unpooling-encoder-decoder/1.md"].decode()
-    assert "unpooling-decoder/1) | 2.062 |" in page
-    assert "| encoder |" not in page
-
-
-def test_two_archives_in_one_folder_are_refused(build, build_decoder, tmp_path):
-    shutil.copytree(build("block1_conv2"), tmp_path / "one" / "both")
-    shutil.copytree(build_decoder("block1_conv2"), tmp_path / "one" / "both", dirs_exist_ok=True)
-    with pytest.raises(ValueError, match=r"it holds encoder\.tar\.gz and decoder\.tar\.gz"):
-        add(tmp_path / "one", tmp_path / "hub")
-    assert not (tmp_path / "hub").exists()
+    wrong = run_command("-m", "publish.tree", f"--artifacts={tmp_path / 'hub'}")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr.startswith("publish.tree: no folder in ") and wrong.stderr.count("\n") == 1

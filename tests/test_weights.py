@@ -1,13 +1,14 @@
-"""Weights from a seed, from .h5 files good and bad, and from Keras with the download replaced."""
+"""Weights from a seed, from files good and bad, and from Keras with the download replaced."""
 
+import dataclasses
+import fcntl
 import hashlib
-import itertools
-import math
+import os
 import re
 import shutil
-import socket
 import types
 import urllib.error
+import zipfile
 
 import h5py
 import keras
@@ -17,46 +18,20 @@ import tf_keras
 from keras.src.applications import vgg19 as keras_vgg19
 from keras.src.utils import file_utils
 
+from tests.descriptors import random_weights
+from tests.test_training_record import RECORD
 from unpooling import vgg19, weights
+from unpooling.errors import UserError
+from unpooling.vgg19 import convolutions
 
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch):
-    """Whatever Keras downloads with one day, nothing leaves this machine."""
-
-    def refuse(*arguments, **keywords):
-        pytest.fail("a test tried to reach the network")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
-def convolutions(layer):
-    return [
-        convolution for block in vgg19.blocks_up_to(layer) for convolution in block.convolutions
-    ]
-
-
-def distinct_arrays(layers):
-    """Returns kernels and biases of which no two numbers are alike: name -> (kernel, bias).
-
-    They count up the bit patterns of float32 from that of 0.5 on, through all of them.
-    """
-    arrays, start = {}, 0x3F000000
-    for convolution in layers:
-        pair = []
-        for shape in (convolution.kernel_shape, (convolution.out_channels,)):
-            stop = start + math.prod(shape)
-            pair.append(np.arange(start, stop, dtype=np.uint32).view(np.float32).reshape(shape))
-            start = stop
-        arrays[convolution.name] = tuple(pair)
-    return arrays
+LAYER = "block1_conv2"
+# Keras calls `np.array` on variables, which know no `copy` yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def assert_same(layers, expected):
     assert list(layers) == list(expected)
     for name, arrays in layers.items():
-        assert len(arrays) == 2
         for array, other in zip(arrays, expected[name], strict=True):
             assert array.dtype == np.float32
             np.testing.assert_array_equal(array, other)
@@ -70,115 +45,38 @@ def assert_same(layers, expected):
 # They were confirmed by a plain Python Philox4x64-10 and whole-number sums.
 GOLDEN_KERNELS = {
     (0, "block1_conv1"): "5751079cb8d60020b0e482d53979ac234b57e99c39c5b6d6db5109e27f0dbfc8",
-    (0, "block1_conv2"): "3f8f2abc673d24e1ad77741ee24ee3be8403362c6bdec6ae0a89a56674dc1d25",
-    (0, "block2_conv1"): "743cce4dc1781e8d002e08b2b7546520f363a27af3237c0ac8004c70b11788e2",
     (0, "block3_conv4"): "331bdec4d2ac5599e702f0ff35d4942a6521a228516da8257ba2a334127ea8a0",
     (0, "block5_conv2"): "67979c8331807a43578d7bfff885140b4d0f19b25ea854360a0b35523d267cf0",
     (1, "block1_conv1"): "bd173d25ac5d91d46b613973a9c787002a79e3127f37a9f75f39927e3d7e9e18",
-    (2**64 - 1, "block1_conv1"): "32eb975e4b27ed708a2c98a4e3e69c6fb9030f797374bc5ef094bce370d74d56",
+    (2**63 - 1, "block1_conv1"): "b873ceae0907857bad01882c7440c4ebd78a8a349553d9dd79d17da10f25e891",
 }
 
 
-@pytest.fixture(scope="module")
-def random_layers():
-    """Every layer from seed 0."""
-    return weights.load("random", vgg19.LAYERS[-1]).layers
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
+def test_a_seed_gives_the_same_bits_for_ever_however_many_layers_are_loaded(seed):
+    for layer in (LAYER, "block2_conv2") if seed else (LAYER, "block5_conv2"):
+        loaded = weights.load("random", layer, seed)
+        assert list(loaded.layers) == [c.name for c in convolutions(layer)]
+        for name, (kernel, bias) in loaded.layers.items():
+            digest = hashlib.sha256(kernel.astype("<f4").tobytes()).hexdigest()
+            assert digest == GOLDEN_KERNELS.get((seed, name), digest)
+            assert kernel.dtype == bias.dtype == np.float32
+            assert bias.shape == kernel.shape[3:]
+            assert not bias.any()
+        assert (loaded.source, loaded.seed) == ("random", seed)
+        assert (loaded.file_name, loaded.file_sha256, loaded.training) == (None, None, None)
 
 
-def standardised(layers):
-    """Returns each kernel's numbers in a row, divided by He's standard deviation sqrt(2/fan_in)."""
-    return {
-        name: kernel.astype(np.float64).ravel() / math.sqrt(2 / math.prod(kernel.shape[:3]))
-        for name, (kernel, _) in layers.items()
-    }
-
-
-@pytest.mark.parametrize(("seed", "name"), GOLDEN_KERNELS)
-def test_a_seed_gives_the_same_bits_for_ever(seed, name, random_layers):
-    layers = weights.load("random", "block1_conv2", seed).layers if seed else random_layers
-    kernel = layers[name][0].astype("<f4").tobytes()
-
-    assert hashlib.sha256(kernel).hexdigest() == GOLDEN_KERNELS[seed, name]
-
-
-def test_random_layers_have_the_names_shapes_and_dtype_of_vgg19(random_layers):
-    assert list(random_layers) == [each.name for each in convolutions(vgg19.LAYERS[-1])]
-    for convolution in convolutions(vgg19.LAYERS[-1]):
-        kernel, bias = random_layers[convolution.name]
-        assert kernel.dtype == bias.dtype == np.float32
-        assert kernel.shape == convolution.kernel_shape
-        assert bias.shape == (convolution.out_channels,)
-
-
-def test_random_biases_are_zero(random_layers):
-    assert not any(bias.any() for _, bias in random_layers.values())
-
-
-def test_random_kernels_have_mean_zero_and_he_standard_deviation(random_layers):
-    for name, numbers in standardised(random_layers).items():
-        # Five times the standard error; the seed is fixed, so this holds always or never.
-        assert abs(numbers.mean()) < 5 / math.sqrt(numbers.size), name
-        assert abs(numbers.std() - 1) < 5 / math.sqrt(2 * numbers.size), name
-
-
-def test_random_kernels_are_normal_up_to_the_tails_of_twelve_uniforms(random_layers):
-    numbers = np.concatenate(list(standardised(random_layers).values()))
-    error = math.sqrt(24 / numbers.size)  # The standard error of a kurtosis: 0.0014.
-
-    squares = numbers * numbers
-    # A uniform number has the excess kurtosis -6/5, the sum of twelve a twelfth of it. Of eleven
-    # or thirteen it would be -0.109 or -0.092.
-    excess = (squares * squares).mean() / squares.mean() ** 2 - 3
-    assert excess == pytest.approx(-0.1, abs=4 * error)
-    assert abs((squares * numbers).mean()) < 5 * math.sqrt(15 / numbers.size)
-    assert 4.5 < np.abs(numbers).max() < 6
-
-
-def test_random_layers_are_independent_of_each_other(random_layers):
-    numbers = [each[:1728] for each in standardised(random_layers).values()]
-    correlations = np.corrcoef(numbers) - np.eye(len(numbers))
-
-    assert np.abs(correlations).max() < 5 / math.sqrt(1728)
-
-
-def test_random_seeds_are_independent_of_each_other():
-    # The last is the first again if a seed is cut to 32 bits.
-    seeds = (0, 1, 2, 2**32 - 1, 2**32, 2**63, 2**64 - 1)
-    kernels = [
-        weights.load("random", "block1_conv2", seed).layers["block1_conv1"][0] for seed in seeds
-    ]
-    correlations = np.corrcoef([kernel.ravel() for kernel in kernels]) - np.eye(len(seeds))
-
-    assert np.abs(correlations).max() < 5 / math.sqrt(1728)
-
-
-@pytest.mark.parametrize("layer", vgg19.LAYERS[:-1])
-def test_a_random_kernel_does_not_depend_on_how_many_layers_are_loaded(layer, random_layers):
-    names = [convolution.name for convolution in convolutions(layer)]
-
-    assert_same(
-        weights.load("random", layer, seed=0).layers, {name: random_layers[name] for name in names}
-    )
-
-
-def test_random_weights_say_where_they_come_from():
-    loaded = weights.load("random", "block1_conv2", seed=7)
-
-    assert (loaded.source, loaded.seed) == ("random", 7)
-    assert (loaded.file_name, loaded.file_sha256) == (None, None)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**64])
-def test_a_seed_out_of_range_is_refused(seed):
-    words = rf"`seed` must be from 0 to 2\^64 - 1\. Received: {seed}\."
-    with pytest.raises(ValueError, match=words):
-        weights.load("random", "block1_conv2", seed)
-
-
-@pytest.mark.parametrize("source", ["imagenet", "random", "weights.h5"])
-def test_an_unknown_layer_is_refused(source):
-    with pytest.raises(ValueError, match=r"`layer` must be one of .* Received: 'block1_conv1'\."):
-        weights.load(source, "block1_conv1")
+@pytest.mark.parametrize("load", [weights.load, weights.load_decoder])
+def test_a_seed_out_of_range_and_an_unknown_layer_are_refused(load):
+    assert load("random", LAYER, weights.SEEDS).seed == 2**63 - 1
+    for seed in (-1, 2**63):
+        words = rf"`seed` must be from 0 to 2\^63 - 1\. Received: {seed}\."
+        with pytest.raises(UserError, match=words):
+            load("random", LAYER, seed)
+    for source in ("imagenet", "random", "weights.h5"):
+        with pytest.raises(ValueError, match=r"`layer` must be one of .* Received: 'block1_conv1'"):
+            load(source, "block1_conv1")
 
 
 # Good files.
@@ -191,132 +89,109 @@ WEIGHT_NAMES = {
 }
 
 
-def write_h5(
-    path, arrays, *, names="keras 1", strings=bytes, top=False, group=None, dtype="<f4", **options
-):
-    """Writes `arrays` in the layout of Keras' published VGG19 files.
-
-    Args:
-      arrays: name -> (kernel, bias), in order.
-      names: a key of `WEIGHT_NAMES`.
-      strings: how names are stored: `bytes` as arrays of fixed length, `str` as UTF-8 strings.
-      top: whether the layers of the classifier stand beside, with tiny arrays.
-      group: the name of the group that holds it all; None for the root of the file.
-      dtype: how numbers are stored.
-      **options: go to h5py's `create_dataset`.
-    """
-
-    def text(values):
-        return np.array([value.encode() for value in values], "S") if strings is bytes else values
-
-    layers = {}
-    for block, members in itertools.groupby(arrays, key=lambda name: name.split("_")[0]):
-        layers |= {name: arrays[name] for name in members}
-        layers[f"{block}_pool"] = ()
-    if top:
-        dense = (np.ones((2, 3), np.float32), np.ones(3, np.float32))
-        layers |= {"flatten": (), "fc1": dense, "fc2": dense, "predictions": dense}
+def write_h5(path, arrays, *, names="keras 1", text=np.bytes_, group="/", dtype="<f4", **options):
+    """Writes `arrays` in the layout of Keras' published VGG19 files, a classifier beside them."""
+    dense = (np.ones((2, 3), np.float32), np.ones(3, np.float32))
     with h5py.File(path, "w") as file:
-        root = file.create_group(group) if group else file
-        root.attrs["layer_names"] = text(list(layers))
-        for name, values in layers.items():
-            weight_names = [each.format(name) for each in WEIGHT_NAMES[names]] if values else []
-            layer = root.create_group(name)
-            layer.attrs["weight_names"] = text(weight_names) if weight_names else []
-            for weight_name, value in zip(weight_names, values, strict=True):
+        for name, values in {**arrays, "block1_pool": (), "fc1": dense}.items():
+            layer = file.require_group(group).create_group(name)
+            found = [each.format(name) for each in WEIGHT_NAMES[names]][: len(values)]
+            layer.attrs["weight_names"] = list(map(text, found))
+            for weight_name, value in zip(found, values, strict=True):
                 layer.create_dataset(weight_name, data=value.astype(dtype), **options)
     return path
 
 
-@pytest.mark.parametrize("group", [None, "model_weights"])
-@pytest.mark.parametrize("top", [False, True])
-@pytest.mark.parametrize("strings", [bytes, str])
+@pytest.mark.parametrize("group", ["/", "model_weights"])
+@pytest.mark.parametrize("text", [np.bytes_, str])
 @pytest.mark.parametrize("names", WEIGHT_NAMES)
-def test_a_file_in_the_published_layout_is_read_exactly(tmp_path, names, strings, top, group):
-    arrays = distinct_arrays(convolutions("block2_conv2"))
-    path = write_h5(
-        tmp_path / "some.h5", arrays, names=names, strings=strings, top=top, group=group
-    )
-
-    assert_same(weights.load(str(path), "block2_conv2").layers, arrays)
-
-
-@pytest.mark.parametrize("layer", vgg19.LAYERS[:3])
-def test_a_file_need_only_hold_the_layers_up_to_the_one_asked_for(tmp_path, layer):
-    arrays = distinct_arrays(convolutions(layer))
-    path = write_h5(tmp_path / "some.h5", arrays)
-
-    assert_same(weights.load(str(path), layer).layers, arrays)
-
-
-def test_layers_of_a_file_beyond_the_one_asked_for_are_left_out(tmp_path):
-    arrays = distinct_arrays(convolutions("block2_conv2"))
-    path = write_h5(tmp_path / "some.h5", arrays)
-    with h5py.File(path, "r+") as file:
-        file["block2_conv1"].attrs["weight_names"] = [b"lost:0"]  # Damage that is of no concern.
-
-    first = {name: arrays[name] for name in ("block1_conv1", "block1_conv2")}
-    assert_same(weights.load(str(path), "block1_conv2").layers, first)
-
-
-@pytest.mark.parametrize("dtype", [">f4", "<f8"])
-@pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}])
-def test_numbers_are_read_exactly_however_they_are_stored(tmp_path, dtype, options):
-    arrays = distinct_arrays(convolutions("block1_conv2"))
-    path = write_h5(tmp_path / "some.h5", arrays, dtype=dtype, **options)
-
-    assert_same(weights.load(str(path), "block1_conv2").layers, arrays)
-
-
-def test_half_precision_is_widened(tmp_path):
-    arrays = distinct_arrays(convolutions("block1_conv2"))
-    path = write_h5(tmp_path / "some.h5", arrays, dtype="<f2")
-
-    halves = {
-        name: tuple(array.astype(np.float16).astype(np.float32) for array in pair)
-        for name, pair in arrays.items()
-    }
-    assert_same(weights.load(str(path), "block1_conv2").layers, halves)
-
-
 @pytest.mark.parametrize(
-    ("library", "save"),
-    [(keras, "save"), (tf_keras, "save"), (tf_keras, "save_weights")],
-    ids=["keras save", "tf_keras save", "tf_keras save_weights"],
+    "options",
+    [{}, {"dtype": "<f2"}, {"dtype": ">f4"}, {"dtype": "<f8", "compression": "gzip"}],
+    ids=["float32", "float16", "big-endian", "compressed float64"],
 )
-def test_a_file_that_a_library_wrote_is_read_exactly(tmp_path, library, save):
-    arrays = distinct_arrays(convolutions("block2_conv2"))
-    getattr(truncated_vgg19(library, arrays), save)(str(tmp_path / "some.h5"))
-
-    loaded = weights.load(str(tmp_path / "some.h5"), "block2_conv2")
+def test_a_file_in_the_published_layout_is_read_exactly(tmp_path, names, text, group, options):
+    arrays = random_weights("encoder", LAYER)
+    if options.get("dtype") == "<f2":
+        arrays = {n: [a.astype("<f2").astype("f4") for a in pair] for n, pair in arrays.items()}
+    path = tmp_path / "some.h5"
+    write_h5(path, arrays, names=names, text=text, group=group, **options)
+    loaded = weights.load(str(path), LAYER)
     assert_same(loaded.layers, arrays)
-
-
-def truncated_vgg19(library, arrays):
-    """A library's own VGG19 up to the last layer in `arrays`, with these weights."""
-    whole = library.applications.VGG19(include_top=False, weights=None)
-    model = library.Model(whole.input, whole.get_layer(list(arrays)[-1]).output)
-    model.set_weights([array for pair in arrays.values() for array in pair])
-    return model
-
-
-def test_weights_of_a_file_say_where_they_come_from(tmp_path):
-    (tmp_path / "folder").mkdir()
-    path = write_h5(tmp_path / "folder" / "some.h5", distinct_arrays(convolutions("block1_conv2")))
-
-    loaded = weights.load(str(path), "block1_conv2")
-    assert (loaded.source, loaded.seed) == ("file", None)
-    assert loaded.file_name == "some.h5"
+    assert (loaded.source, loaded.seed, loaded.file_name) == ("file", None, "some.h5")
     assert loaded.file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_need_only_hold_the_layers_up_to_the_one_asked_for(tmp_path):
+    arrays = random_weights("encoder", "block2_conv2")
+    path = write_h5(tmp_path / "some.h5", arrays)
+    assert_same(weights.load(str(path), "block2_conv2").layers, arrays)
+    assert weights.layers_of(str(path)) == vgg19.LAYERS[:2]
+    assert weights.layers_of("random") == weights.layers_of("imagenet") == vgg19.LAYERS
+
+    with h5py.File(path, "r+") as file:
+        file["block2_conv1"].attrs["weight_names"] = ["lost"]  # Damage that is of no concern.
+        del file["block2_conv2"]
+    first = {name: arrays[name] for name in ("block1_conv1", "block1_conv2")}
+    assert_same(weights.load(str(path), LAYER).layers, first)
+    assert weights.layers_of(str(path)) == vgg19.LAYERS[:1]
+
+
+# (library, how it saves, whether it can be read as a part of another model)
+SAVED = {
+    "keras save .h5": (keras, lambda model, path: model.save(f"{path}.h5"), False),
+    "keras save .keras": (keras, lambda model, path: model.save(f"{path}.keras"), True),
+    "keras weights": (keras, lambda model, path: model.save_weights(f"{path}.weights.h5"), True),
+    "tf_keras save": (tf_keras, lambda model, path: model.save(f"{path}.h5"), False),
+    "tf_keras weights": (tf_keras, lambda model, path: model.save_weights(f"{path}.h5"), False),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["alone", "nested"])
+@pytest.mark.parametrize("case", SAVED)
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
+def test_a_file_that_keras_wrote_is_read_exactly(tmp_path, case, nested):
+    library, save, within = SAVED[case]
+    whole = library.applications.VGG19(include_top=False, weights=None)
+    model = library.Model(whole.input, whole.get_layer("block2_conv2").output)
+    arrays = random_weights("encoder", "block2_conv2")
+    model.set_weights([array for pair in arrays.values() for array in pair])
+    if nested:
+        inputs = library.Input((None, None, 3))
+        model = library.Model(inputs, library.layers.Conv2D(2, 1)(model(inputs)))
+    save(model, str(tmp_path / "some"))
+
+    (path,) = map(str, tmp_path.iterdir())
+    if nested and not within:
+        assert "layer block1_conv1: missing" in refusal(path)
+    else:
+        assert_same(weights.load(path, "block2_conv2").layers, arrays)
+        assert weights.layers_of(path) == vgg19.LAYERS[:2]
+
+
+def test_all_of_keras_vgg19_is_read_and_its_vgg16_refused_by_name(tmp_path):
+    model = keras.applications.VGG19(include_top=False, weights=None)
+    model.save_weights(tmp_path / "vgg19.weights.h5")
+    loaded = weights.load(str(tmp_path / "vgg19.weights.h5"), "block5_conv2")
+    assert_same(loaded.layers, {n: model.get_layer(n).get_weights() for n in loaded.layers})
+    assert weights.layers_of(str(tmp_path / "vgg19.weights.h5")) == vgg19.LAYERS
+
+    model = keras.applications.VGG16(include_top=False, weights=None)
+    model.save_weights(tmp_path / "vgg16.weights.h5")
+    arrays = {each.name: each.get_weights() for each in model.layers if each.weights}
+    write_h5(tmp_path / "vgg16.h5", arrays)  # as published
+    for name in ("vgg16.weights.h5", "vgg16.h5"):
+        # Up to block3 they would fit.
+        assert "these are VGG16's weights, not VGG19's" in refusal(tmp_path / name)
 
 
 # Bad files.
 
 
-def refusal(path, layer="block1_conv2"):
+def refusal(path, layer=LAYER, load=weights.load):
     """Returns the message with which a file is refused: one line that names the file."""
-    with pytest.raises(ValueError) as caught:
-        weights.load(str(path), layer)
+    with pytest.raises(UserError) as caught:
+        load(str(path), layer)
     message = str(caught.value)
     assert message.startswith(f"weights file {path}")
     assert "\n" not in message
@@ -326,150 +201,88 @@ def refusal(path, layer="block1_conv2"):
 @pytest.fixture
 def good_file(tmp_path):
     """A file of block 1, to be damaged."""
-    return write_h5(tmp_path / "some.h5", distinct_arrays(convolutions("block1_conv2")))
+    return write_h5(tmp_path / "some.h5", random_weights("encoder", LAYER))
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    message = refusal(tmp_path / "some.h5")
-
-    assert "no such file" in message
-    assert "`weights` must be `imagenet`, `random` or the path of an .h5 file" in message
-
-
-def test_a_folder_is_refused(tmp_path):
-    assert "not a readable HDF5 file" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"weights\n" * 100, b"PK\x03\x04" + bytes(1000)])
-def test_what_is_not_hdf5_is_refused(tmp_path, content):
-    (tmp_path / "some.h5").write_bytes(content)
-
-    assert "not a readable HDF5 file" in refusal(tmp_path / "some.h5")
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 80134624\n"
+BAD_FILES = {
+    "some.h5": (b"weights\n" * 100, "not a readable HDF5 file, or cut short"),
+    "empty.h5": (b"", "not a readable HDF5 file, or cut short"),
+    "pointer.h5": (LFS, "this is a pointer of Git LFS, not the file. Fetch it with `git lfs pull`"),
+    "old.pth": (b"\x80\x02", "Weights of PyTorch must be converted to .h5 first"),
+    "damaged.keras": (b"PK\x03\x04" + bytes(99), "this is not a file of Keras"),
+}
 
 
-@pytest.mark.parametrize("kept", [4, 8, 96, 2000, "half", "in the kernel", "all but a byte"])
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_what_is_not_hdf5_is_refused_with_advice_that_fits(tmp_path, name):
+    content, words = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    assert words in refusal(tmp_path / name)
+
+
+def test_why_a_file_cannot_be_opened_is_told_apart(tmp_path, good_file, monkeypatch):
+    message = refusal(tmp_path / "none.h5")
+    assert "no such file. `weights` must be `imagenet`, `random` or the path of a file" in message
+    assert "this is a folder. Pass a file in it." in refusal(tmp_path)
+    with zipfile.ZipFile(tmp_path / "vgg19.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    assert "Weights of PyTorch must be converted" in refusal(tmp_path / "vgg19.pth")
+    with open(good_file, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "another process has it open for writing. Wait" in refusal(good_file)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything.
+    good_file.write_bytes(b"")
+    assert "it may not be read. Change its permissions." in refusal(good_file)
+
+
+@pytest.mark.parametrize("kept", [8, 2000, -150_000, -1])
 def test_a_file_cut_short_is_refused(good_file, kept):
-    content = good_file.read_bytes()
-    with h5py.File(good_file) as file:
-        kernel = file["block1_conv2/block1_conv2_W_1:0"]
-        middle_of_kernel = kernel.id.get_offset() + kernel.nbytes // 2
-    places = {
-        "half": len(content) // 2,
-        "in the kernel": middle_of_kernel,
-        "all but a byte": len(content) - 1,
-    }
-    good_file.write_bytes(content[: places.get(kept, kept)])
-
-    message = refusal(good_file)
-    assert "not a readable HDF5 file, or cut short" in message
-    assert "Copy it again" in message
+    good_file.write_bytes(good_file.read_bytes()[:kept])
+    words = r"not a readable HDF5 file, or cut short .* Copy it again and compare"
+    assert re.search(words, refusal(good_file))
 
 
 def test_data_that_fails_its_own_checksum_is_refused(tmp_path):
-    arrays = distinct_arrays(convolutions("block1_conv2"))
-    path = write_h5(tmp_path / "some.h5", arrays, chunks=True, fletcher32=True)
+    path = tmp_path / "some.h5"
+    write_h5(path, random_weights("encoder", LAYER), chunks=True, fletcher32=True)
     with h5py.File(path) as file:
         chunk = file["block1_conv2/block1_conv2_W_1:0"].id.get_chunk_info(0)
-    content = bytearray(path.read_bytes())
-    content[chunk.byte_offset + chunk.size // 2] ^= 1
-    path.write_bytes(content)
-
+    with open(path, "r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\1\2\3\4")
     assert f"{path}, layer block1_conv2: unreadable (" in refusal(path)
 
 
 KERNEL, BIAS = "block1_conv2_W_1:0", "block1_conv2_b_1:0"
+SHAPES = r"kernel and bias must have the shapes \(3, 3, 64, 64\) and \(64,\)\. Received: "
+NOT_FINITE = "holds NaN or infinite values. Use an undamaged file."
 
 
-def stored(name, data):
-    """A change of block1_conv2's group: other data under a weight's name."""
-
-    def change(group):
-        del group[name]
-        group[name] = data
-
-    return change
-
-
-def named(*weight_names):
-    """A change of block1_conv2's group: other names in its attribute."""
-    return lambda group: group.attrs.__setitem__("weight_names", list(weight_names))
-
-
-def with_a_group_for_the_bias(group):
-    del group[BIAS]
-    group.create_group(BIAS)
-
-
-def with_a_link_to_nowhere(group):
-    del group[BIAS]
-    group[BIAS] = h5py.SoftLink("/nowhere")
-
-
-def without_weight_names(group):
-    del group.attrs["weight_names"]
-
-
-def with_one(position, value, shape):
+def one(value, shape):
     """Ones in the given shape, but for one number."""
     array = np.ones(shape, np.float32)
-    array[position] = value
+    array.flat[63] = value
     return array
 
 
-KERNEL_SHAPE, BIAS_SHAPE = (3, 3, 64, 64), (64,)
-SHAPES = r"kernel and bias must have the shapes \(3, 3, 64, 64\) and \(64,\)\. Received: "
-
+# What is put in the place of arrays; a list: other names of the arrays.
 BAD_LAYERS = {
-    "kernel of another size": (
-        stored(KERNEL, np.ones((3, 3, 64, 65), "f4")),
-        SHAPES + r"\(3, 3, 64, 65\), \(64,\)\.",
-    ),
-    "kernel with its axes in Theano's order": (
-        stored(KERNEL, np.ones((64, 64, 3, 3), "f4")),
-        SHAPES + r"\(64, 64, 3, 3\), \(64,\)\.",
-    ),
-    "bias of another size": (
-        stored(BIAS, np.ones(63, "f4")),
-        SHAPES + r"\(3, 3, 64, 64\), \(63,\)\.",
-    ),
-    "bias without axes": (stored(BIAS, np.float32(1)), SHAPES + r"\(3, 3, 64, 64\), \(\)\."),
-    "empty bias": (stored(BIAS, h5py.Empty("f4")), SHAPES + r"\(3, 3, 64, 64\), None\."),
-    "kernel and bias swapped": (named(BIAS, KERNEL), SHAPES + r"\(64,\), \(3, 3, 64, 64\)\."),
-    "kernel alone": (named(KERNEL), SHAPES + r"\(3, 3, 64, 64\)\."),
-    "three weights": (named(KERNEL, BIAS, BIAS), SHAPES + r".*, \(64,\), \(64,\)\."),
-    "no weights": (named(), SHAPES + r"no weights\."),
-    "no weight_names": (without_weight_names, SHAPES + r"no weights\."),
-    "a name that is not there": (named(KERNEL, "lost:0"), r"unreadable \(.*lost:0"),
-    "a name that is no UTF-8": (named(KERNEL.encode(), b"\xff\xfe"), r"unreadable \("),
-    "names that are numbers": (named(1, 2), r"unreadable \("),
-    "a group for the bias": (with_a_group_for_the_bias, SHAPES + r"\(3, 3, 64, 64\), None\."),
-    "a link to nowhere": (with_a_link_to_nowhere, r"unreadable \("),
-    "NaN in the kernel": (
-        stored(KERNEL, with_one((2, 1, 63, 5), np.nan, KERNEL_SHAPE)),
-        "the kernel holds NaN or infinite values",
-    ),
-    "infinity in the kernel": (
-        stored(KERNEL, with_one((0, 0, 0, 0), np.inf, KERNEL_SHAPE)),
-        "the kernel holds NaN or infinite values",
-    ),
-    "NaN in the bias": (
-        stored(BIAS, with_one(63, np.nan, BIAS_SHAPE)),
-        "the bias holds NaN or infinite values",
-    ),
-    "minus infinity in the bias": (
-        stored(BIAS, with_one(5, -np.inf, BIAS_SHAPE)),
-        "the bias holds NaN or infinite values",
-    ),
-    "too great for float32": (
-        stored(BIAS, np.full(64, 1e300)),
-        "the bias holds NaN or infinite values",
-    ),
-    "integers": (stored(KERNEL, np.ones(KERNEL_SHAPE, "i4")), "must be floating point.*int32"),
-    "truth values": (stored(BIAS, np.ones(64, bool)), "must be floating point.*bool"),
-    "complex numbers": (stored(BIAS, np.ones(64, "c8")), "must be floating point.*complex64"),
-    "text": (stored(BIAS, np.array([b"weight"] * 64)), r"must be floating point.*S6"),
-    "numbers as text": (stored(BIAS, np.array([b"1.5"] * 64)), r"must be floating point.*S3"),
-    "records": (stored(BIAS, np.zeros(64, [("a", "f4")])), "must be floating point"),
+    "kernel of another size": ({KERNEL: np.ones((3, 3, 64, 65), "f4")}, SHAPES + ".*65"),
+    "empty bias": ({BIAS: h5py.Empty("f4")}, SHAPES + r"\(3, 3, 64, 64\), None\."),
+    "kernel and bias swapped": ([BIAS, KERNEL], SHAPES + r"\(64,\), \(3, 3, 64, 64\)\."),
+    "kernel alone": ([KERNEL], SHAPES + r"\(3, 3, 64, 64\)\."),
+    "no weights": ([], SHAPES + r"no weights\."),
+    "a name that is not there": ([KERNEL, "lost:0"], r"unreadable \(.*lost:0"),
+    "a name that is no UTF-8": ([KERNEL.encode(), b"\xff\xfe"], r"unreadable \("),
+    "names that are numbers": ([1, 2], r"unreadable \("),
+    "a link to nowhere": ({BIAS: h5py.SoftLink("/nowhere")}, r"unreadable \("),
+    "NaN in the kernel": ({KERNEL: one(np.nan, (3, 3, 64, 64))}, "the kernel " + NOT_FINITE),
+    "infinity in the bias": ({BIAS: one(-np.inf, 64)}, "the bias " + NOT_FINITE),
+    "too great for float32": ({BIAS: np.full(64, 1e300)}, "the bias " + NOT_FINITE),
+    "integers": ({KERNEL: np.ones((3, 3, 64, 64), "i4")}, "must be floating point.*int32"),
+    "numbers as text": ({BIAS: np.array([b"1.5"] * 64)}, "must be floating point.*S3"),
+    "records": ({BIAS: np.zeros(64, [("a", "f4")])}, "must be floating point"),
 }
 
 
@@ -478,8 +291,13 @@ BAD_LAYERS = {
 def test_a_bad_layer_is_refused_by_file_and_name(good_file, case):
     change, words = BAD_LAYERS[case]
     with h5py.File(good_file, "r+") as file:
-        change(file["block1_conv2"])
-
+        group = file["block1_conv2"]
+        if isinstance(change, list):
+            group.attrs["weight_names"] = change
+        else:
+            for name, value in change.items():
+                del group[name]
+                group[name] = value
     message = refusal(good_file)
     assert message.startswith(f"weights file {good_file}, layer block1_conv2: ")
     assert re.search(words, message), message
@@ -487,41 +305,66 @@ def test_a_bad_layer_is_refused_by_file_and_name(good_file, case):
 
 def test_a_missing_layer_is_named_with_those_that_are_there(good_file):
     message = refusal(good_file, "block2_conv2")
-
     assert f"{good_file}, layer block2_conv1: missing" in message
-    assert "It holds: block1_conv1, block1_conv2, block1_pool." in message
-
-
-def test_a_file_that_holds_nothing_is_refused(tmp_path):
-    h5py.File(tmp_path / "some.h5", "w").close()
-
-    assert "layer block1_conv1: missing" in (message := refusal(tmp_path / "some.h5"))
-    assert "It holds: nothing." in message
-
-
-def test_a_dataset_in_place_of_a_layer_is_refused(good_file):
+    assert "It holds: block1_conv1, block1_conv2, block1_pool, fc1." in message
     with h5py.File(good_file, "r+") as file:
-        del file["block1_conv2"]
-        file["block1_conv2"] = np.ones(3)
-        file["block1_conv2"].attrs["weight_names"] = [KERNEL, BIAS]
-
-    assert f"{good_file}, layer block1_conv2: unreadable (" in refusal(good_file)
-
-
-def test_a_dataset_in_place_of_the_model_is_refused(tmp_path):
-    with h5py.File(tmp_path / "some.h5", "w") as file:
+        del file["block1_conv2"].attrs["weight_names"]
+    assert "layer block1_conv2: missing" in refusal(good_file)
+    with h5py.File(good_file, "w") as file:
         file["model_weights"] = np.ones(3)
+    assert "unreadable (" in refusal(good_file)
+    h5py.File(good_file, "w").close()
+    assert "It holds: nothing." in refusal(good_file)
 
-    assert "layer block1_conv1: " in refusal(tmp_path / "some.h5")
+
+# Decoders.
 
 
-def test_keras_3_own_format_is_refused(tmp_path):
-    arrays = distinct_arrays(convolutions("block1_conv2"))
-    truncated_vgg19(keras, arrays).save_weights(str(tmp_path / "some.weights.h5"))
+def record(**changes):
+    encoder = {"source": "random", "seed": 0, "sha256": weights.load("random", LAYER).digests}
+    return dataclasses.replace(RECORD, **{"encoder": encoder, **changes})
 
-    message = refusal(tmp_path / "some.weights.h5")
-    assert "layer block1_conv1: missing" in message
-    assert "layout of Keras' published VGG19 files" in message
+
+def test_a_decoder_is_written_in_one_step_and_read_with_its_training(tmp_path):
+    arrays = random_weights("decoder", LAYER)
+    path = str(tmp_path / "decoder.h5")
+    weights.save(path, {}, record(steps=1))
+    weights.save(path, arrays, record())
+    assert os.listdir(tmp_path) == ["decoder.h5"]
+    loaded = weights.load_decoder(path, LAYER)
+    assert_same(loaded.layers, arrays)
+    assert loaded.training == record()
+    kernel, bias = arrays["decoder_block1_conv1"]
+    digest = hashlib.sha256(kernel.tobytes() + bias.tobytes()).hexdigest()
+    assert loaded.digests["decoder_block1_conv1"] == digest
+    assert weights.layer_sha256(np.asfortranarray(kernel), bias.astype(">f4")) == digest
+    weights.save(path, arrays)
+    assert weights.load_decoder(path, LAYER).training is None
+
+
+def test_a_decoder_of_another_layer_or_without_a_legible_record_is_refused(tmp_path):
+    path = tmp_path / "decoder.h5"
+    arrays = random_weights("decoder", "block2_conv2")
+    weights.save(path, arrays, record(layer="block2_conv2"))
+    # It holds all that a decoder for block1 needs.
+    message = refusal(path, load=weights.load_decoder)
+    assert "holds the decoder for block2_conv2, not for block1_conv2" in message
+    assert "pass --layer=block2_conv2, or another file" in message
+    assert "layer block1_conv1: missing" in refusal(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["training"] = "{}"
+    message = refusal(path, load=weights.load_decoder)
+    assert "its attribute `training` cannot be read (a training record must hold" in message
+    assert "Write the file anew with train_decoder.py" in message
+
+
+def test_a_decoder_belongs_to_the_encoder_for_which_it_was_trained():
+    encoder = weights.load("random", LAYER)
+    for training in (record(), None):
+        weights.check_pair(encoder, weights.Weights({}, "file", training=training), "d.h5")
+    other = weights.Weights({}, "file", training=record(encoder={"sha256": {}}))
+    with pytest.raises(UserError, match=r"d\.h5 was trained for an encoder with other weights"):
+        weights.check_pair(encoder, other, "d.h5")
 
 
 # ImageNet weights: the download is replaced, what Keras does with it is real.
@@ -534,102 +377,56 @@ PUBLISHED_URL = (
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A file like the published one, with all sixteen layers, but other numbers: (path, arrays)."""
-    last = vgg19.blocks_up_to(vgg19.LAYERS[-1])[-1].convolutions[-1]
-    rest = [
-        vgg19.Convolution(f"block5_conv{i}", last.out_channels, last.out_channels) for i in (3, 4)
-    ]
-    arrays = distinct_arrays([*convolutions(vgg19.LAYERS[-1]), *rest])
-    return write_h5(tmp_path_factory.mktemp("published") / PUBLISHED_NAME, arrays), arrays
+    """A file like the published one, but with other numbers: (path, arrays)."""
+    arrays = dict(random_weights("encoder", "block5_conv2"))
+    arrays |= dict.fromkeys(("block5_conv3", "block5_conv4"), arrays["block5_conv2"])
+    path = tmp_path_factory.mktemp("published") / PUBLISHED_NAME
+    weights.save(str(path), arrays)
+    return path, arrays
 
 
 @pytest.fixture
 def download(tmp_path, monkeypatch):
-    """Replaces what Keras downloads with; returns what the fixture's user shall fill in.
-
-    `deliver(path)` stands for the download; `urls` are those that Keras asked for; `cached` is
-    where Keras keeps the file.
-    """
-    state = types.SimpleNamespace(urls=[], cached=tmp_path / "models" / PUBLISHED_NAME)
-
-    def urlretrieve(url, filename, reporthook=None):
-        state.urls.append(url)
-        state.deliver(filename)
-
-    monkeypatch.setattr(file_utils, "urlretrieve", urlretrieve)
+    """Replaces what Keras downloads with, by what is appended to the list."""
+    delivered = []
+    monkeypatch.setattr(file_utils, "urlretrieve", lambda url, path, _: delivered[-1](url, path))
     monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
-    return state
-
-
-def failing(error):
-    def deliver(path):
-        with open(path, "wb") as file:
-            file.write(b"half of it")
-        raise error
-
-    return deliver
+    return delivered
 
 
 def imagenet_refusal():
     """Returns the message with which "imagenet" is refused: one line with both ways on."""
-    with pytest.raises(ValueError) as caught:
-        weights.load("imagenet", "block1_conv2")
+    with pytest.raises(UserError) as caught:
+        weights.load("imagenet", LAYER)
     message = str(caught.value)
     assert "\n" not in message
     assert "keras.applications could not provide VGG19's ImageNet weights" in message
-    assert "--weights=PATH" in message
-    assert "--weights=random" in message
+    assert "--weights=PATH" in message and "--weights=random" in message
     return message
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (urllib.error.URLError("Name or service not known"), "Name or service not known"),
-        (urllib.error.URLError("first line\nsecond line"), "first line second line"),
-        (urllib.error.HTTPError(PUBLISHED_URL, 403, "Forbidden", {}, None), "403 -- Forbidden"),
-        (urllib.error.ContentTooShortError("got 7 out of 9 bytes", b""), "got 7 out of 9 bytes"),
-    ],
-    ids=["no network", "two lines", "forbidden", "broken off"],
-)
-def test_a_failed_download_says_what_was_tried_and_the_ways_on(download, error, reason):
-    download.deliver = failing(error)
-
-    message = imagenet_refusal()
-    assert download.urls == [PUBLISHED_URL]
-    assert PUBLISHED_URL in message
-    assert reason in message
-    assert not download.cached.exists()
+ERRORS = {
+    "first line second line": urllib.error.URLError("first line\nsecond line"),
+    "403 -- Forbidden": urllib.error.HTTPError(PUBLISHED_URL, 403, "Forbidden", {}, None),
+    "reset by peer": ConnectionResetError("reset by peer"),
+}
 
 
-@pytest.mark.parametrize(
-    "error", [TimeoutError("timed out"), ConnectionResetError("reset by peer")]
-)
-def test_a_connection_that_breaks_says_why_and_the_ways_on(download, error):
-    download.deliver = failing(error)
-
-    assert str(error) in imagenet_refusal()
-
-
-def test_a_download_that_is_not_the_published_file_is_refused(download, published):
+@pytest.mark.parametrize("reason", ERRORS)
+def test_a_failed_download_says_why_and_what_else_can_be_done(download, reason, published):
     # It could be read: nothing but Keras' checksum tells it from the published one.
-    download.deliver = lambda path: shutil.copy(published[0], path)
-
+    download.append(lambda url, path: shutil.copy(published[0], path))
     assert "file hash does not match" in imagenet_refusal()
-    assert download.urls == [PUBLISHED_URL]
+
+    def fail(url, path):
+        assert url == PUBLISHED_URL
+        raise ERRORS[reason]
+
+    download.append(fail)
+    assert reason in imagenet_refusal()  # So the other file is not used.
 
 
-def test_a_cached_file_that_is_not_the_published_one_is_not_used(download, published):
-    download.cached.parent.mkdir()
-    shutil.copy(published[0], download.cached)
-    download.deliver = failing(urllib.error.URLError("Name or service not known"))
-
-    assert "Name or service not known" in imagenet_refusal()
-
-
-@pytest.fixture
-def cache_hit(published, monkeypatch):
-    """Lets Keras' VGG19 find the file in its cache; returns what it asked its cache for."""
+def test_imagenet_weights_are_those_of_the_file_that_keras_provides(published, monkeypatch):
     asked = []
 
     def get_file(name, origin, **options):
@@ -637,22 +434,24 @@ def cache_hit(published, monkeypatch):
         return str(published[0])
 
     monkeypatch.setattr(keras_vgg19, "file_utils", types.SimpleNamespace(get_file=get_file))
-    return asked
-
-
-@pytest.mark.parametrize("layer", ["block1_conv2", "block5_conv2"])
-def test_imagenet_weights_are_those_of_the_file_that_keras_provides(layer, published, cache_hit):
-    loaded = weights.load("imagenet", layer)
-
-    assert_same(loaded.layers, {each.name: published[1][each.name] for each in convolutions(layer)})
-    assert (loaded.source, loaded.seed) == ("imagenet", None)
-    assert (loaded.file_name, loaded.file_sha256) == (None, None)
-
-
-def test_keras_is_asked_for_the_checked_file_without_the_classifier(cache_hit):
-    weights.load("imagenet", "block1_conv2")
-
-    (asked,) = cache_hit
+    weights._imagenet.cache_clear()
+    try:
+        for layer in (LAYER, "block5_conv2"):
+            loaded = weights.load("imagenet", layer)
+            assert_same(loaded.layers, {c.name: published[1][c.name] for c in convolutions(layer)})
+            assert (loaded.source, loaded.seed, loaded.file_name) == ("imagenet", None, None)
+    finally:
+        weights._imagenet.cache_clear()
+    (asked,) = asked  # once, for the checked file without the classifier
     assert (asked["name"], asked["origin"]) == (PUBLISHED_NAME, PUBLISHED_URL)
     assert asked["cache_subdir"] == "models"
     assert re.fullmatch("[0-9a-f]{32,64}", asked["file_hash"])
+
+
+def test_keras_set_to_another_precision_is_refused():
+    keras.config.set_floatx("float16")
+    try:
+        with pytest.raises(UserError, match=r"Keras is set to float16: set `floatx` to float32"):
+            weights.load("imagenet", LAYER)
+    finally:
+        keras.config.set_floatx("float32")
