@@ -6,15 +6,21 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 
-import filelock
-import numpy as np
-import pytest
+# Before Keras and tensorflow_hub are imported: what they download stays out of the user's caches.
+_CACHES = tempfile.TemporaryDirectory(prefix="caches-")
+os.environ.update(KERAS_HOME=_CACHES.name, TFHUB_CACHE_DIR=_CACHES.name)
+os.environ.pop("SOURCE_DATE_EPOCH", None)
 
-from export import build as builds
-from export.spec import Spec
-from unpooling import archive
+import filelock  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from export import build as builds  # noqa: E402
+from export.spec import Spec  # noqa: E402
+from unpooling import archive  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -24,13 +30,6 @@ def shared(tmp_path_factory):
     """A folder of this test run, the same for all workers."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _private_caches(tmp_path_factory):
-    """Keeps what tensorflow_hub and Keras download out of the user's caches."""
-    os.environ["TFHUB_CACHE_DIR"] = str(tmp_path_factory.mktemp("hub_cache"))
-    os.environ["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras_home"))
 
 
 @pytest.fixture(scope="session")

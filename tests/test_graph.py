@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import verify
+from export.verify.checks import verify
 from tests import forging
 from tests.forging import functions
 from unpooling import graph
@@ -411,6 +411,6 @@ def test_an_archive_with_a_changed_graph_is_refused_before_it_is_loaded(files, t
     change, words = CHANGES[name]
     path = forging.packed(forging.with_graph(files, change), tmp_path / "encoder.tar.gz")
     with mock.patch.object(tf.saved_model, "load") as load:
-        *_, last = verify.verify(path)
+        *_, last = verify(path)
     load.assert_not_called()
     assert (last.name, last.outcome, words in last.detail) == ("graph", "failed", True)

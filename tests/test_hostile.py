@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from export import verify
+from export.verify.checks import verify
 from tests import forging
 from unpooling import archive
 
@@ -55,7 +55,7 @@ def refusal(archived, **beside):
             mock.patch.object(tempfile, "tempdir", str(temporary)),
             mock.patch.object(tf.saved_model, "load", side_effect=ValueError("stopped here")),
         ):
-            *others, last = verify.verify(str(artifact / "encoder.tar.gz"))
+            *others, last = verify(str(artifact / "encoder.tar.gz"))
         assert tree(around) == before
     assert {check.outcome for check in others} <= {"passed", "skipped"}
     assert last.outcome == "failed"
@@ -219,7 +219,7 @@ def verify_forgeries(target):
     """Prints a line before and after each: if the process dies, the last one names the archive."""
     for number in range(FORGERIES):
         print(number, end=" ", flush=True)
-        *_, last = verify.verify(f"{target}/{number}.tar.gz")
+        *_, last = verify(f"{target}/{number}.tar.gz")
         print(last, flush=True)
 
 

@@ -78,7 +78,7 @@ def max_pool_with_indices(
     For finite values the maximum is the value that the index points at.
 
     Args:
-      values: (B, H, W, C), any floating dtype, B >= 1, H >= 2.
+      values: (B, H, W, C), any floating dtype, B >= 1, H and W at least 2.
       index_dtype: int64 or int32.
       engine: what finds the maxima: "argmax", `tf.nn.max_pool_with_argmax`, or "xla", operations
         that XLA can compile. Both return the same.
@@ -94,8 +94,8 @@ def max_pool_with_indices(
     index_dtype = as_index_dtype(index_dtype)
     values = tf.convert_to_tensor(values)
     if check_engine(engine) == "xla":
-        pooled, switches = _pool_by_comparison(values)
-        return pooled, switches_to_indices(switches, index_dtype)
+        indices = switches_to_indices(_switches_by_comparison(values), index_dtype)
+        return max_pool(values), indices
     # One row of the table for every place in a pair of rows spares dividing every argmax.
     y, x, channel = _places_in_row_pair(values)
     table = tf.cast(tf.stack([tf.zeros_like(y), y, x, channel], axis=-1), index_dtype)
@@ -115,7 +115,7 @@ def max_pool_with_switches(
     """Pools like `max_pool_with_indices` and returns the compact form of the indices.
 
     Args:
-      values: (B, H, W, C), any floating dtype, B >= 1, H >= 2.
+      values: (B, H, W, C), any floating dtype, B >= 1, H and W at least 2.
       engine: as for `max_pool_with_indices`.
 
     Returns:
@@ -127,7 +127,7 @@ def max_pool_with_switches(
     """
     values = tf.convert_to_tensor(values)
     if check_engine(engine) == "xla":
-        return _pool_by_comparison(values)
+        return max_pool(values), _switches_by_comparison(values)
     _, _, width, channels = tf.unstack(tf.shape(values))
     # The upper left place of each window, in its pair of rows.
     first = 2 * channels * tf.range(width // 2)[:, tf.newaxis] + tf.range(channels)
@@ -346,27 +346,19 @@ def _batch_and_row(values):
     return tf.reshape(batch, [-1]), tf.reshape(row, [-1])
 
 
-@tf.custom_gradient
-def _pool_by_comparison(values):
-    """Finds the winners with operations that XLA has; the comparisons are those of the kernel.
+def _switches_by_comparison(values):
+    """Finds the maxima with operations that XLA has; the comparisons are those of the kernel.
 
-    The gradient is given by hand, since the derived one would carry the ends of these slices over
-    from the forward pass of a loaded model. XLA wants them as constants, takes the picture itself
-    for one then, and compiles anew for each picture.
+    The maxima's values are not used: the gradient of these slices would carry their ends over from
+    the forward pass of a loaded model, and XLA would compile anew for each picture.
     """
     _, height, width, _ = tf.unstack(tf.shape(values))
-    even = values[:, : height // 2 * 2, : width // 2 * 2]
-    pooled = even[:, ::2, ::2]
-    switches = tf.zeros_like(pooled, tf.uint8)
+    even = tf.stop_gradient(values)[:, : height // 2 * 2, : width // 2 * 2]
+    greatest = even[:, ::2, ::2]
+    switches = tf.zeros_like(greatest, tf.uint8)
     for switch, (dy, dx) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
         candidate = even[:, dy::2, dx::2]
-        wins = pooled < candidate
-        pooled = tf.where(wins, candidate, pooled)
+        wins = greatest < candidate
+        greatest = tf.where(wins, candidate, greatest)
         switches = tf.where(wins, tf.constant(switch, tf.uint8), switches)
-
-    def gradient(upstream, _):
-        # A SavedModel keeps the gradients of its operations, but not the gradients of these: what
-        # stands here must have derived ones, for second derivatives of a loaded model.
-        return _pad_to(_put_into_windows(upstream, switches), tf.shape(values))
-
-    return (pooled, switches), gradient
+    return switches
