@@ -28,6 +28,7 @@ flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which the
 flags.DEFINE_integer("rounds", 7, "How often each thing is timed.", lower_bound=1)
 flags.DEFINE_integer("side", 512, "The side of a picture, for the tables of times.")
 flags.DEFINE_list("growth", "128,256,512,1024,2048", "The sides of pictures, for the plot.")
+flags.DEFINE_integer("megapixels", 100, "The largest picture, for the table of tiling.")
 flags.DEFINE_string("output_dir", "docs", "The folder of performance.md and performance.png.")
 
 BEGIN, END = "<!-- bench begins -->", "<!-- bench ends -->"
@@ -49,6 +50,7 @@ def main(argv):
         pair = time_pair(models, side)
         startup = startup_table(models)
         growth = measure_growth(models, sides)
+        tiling = tiling_table(directory)
     to_half = f"1x{side}x{side}x64 to 1x{side // 2}x{side // 2}x64"
     to_full = f"1x{side // 2}x{side // 2}x64 to 1x{side}x{side}x64"
     layer = FLAGS.layer
@@ -67,6 +69,7 @@ def main(argv):
         ("Start-up", startup),
         ("Memory", memory_table(growth, sides[-1])),
         ("Growth", growth_table(growth)),
+        ("Pictures of any size", tiling),
     ]
     text = f"{machine()}\n"
     for title, table in sections:
@@ -392,9 +395,7 @@ def measure_call(folder, method, side, rounds):
     call = model if method == "call" else getattr(model, method)
     call(tf.zeros((1, 32, 32, 3)))
     images = tf.random.stateless_uniform((1, side, side, 3), (0, 0), 0, 255)
-    # Linux: makes the highest resident memory so far the present one.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = _start_peak()
     outputs = call(images)
     peak = _status("VmHWM") - before
     size = sum(o.shape.num_elements() * o.dtype.size for o in tf.nest.flatten(outputs))
@@ -406,6 +407,12 @@ def measure_call(folder, method, side, rounds):
         seconds.append(time.perf_counter() - start)
     del outputs
     return peak, size, statistics.median(seconds)
+
+
+def _start_peak():
+    """Makes the highest resident memory so far the present one, and returns it. Linux only."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
 
 
 def _status(key):
@@ -461,6 +468,64 @@ def growth_table(growth):
     for name, measured in growth.items():
         peaks = [m[0] / side**2 / 1e3 for m, side in zip(measured, sides, strict=True)]
         rows.append(f"| {name}, peak GB | " + " | ".join(f"{p:.2f}" for p in peaks) + " |")
+    return "\n".join(rows)
+
+
+# Pictures of any size, through a block2 pair
+
+
+def measure_pair(folders, megapixels, tiled):
+    """A picture through a pair in a fresh process: what memory rose by at its highest, seconds.
+
+    The picture and its reconstruction, uint8, are part of it.
+    """
+    import numpy as np
+
+    import unpooling
+    from unpooling import tiling
+
+    encoder, decoder = (unpooling.load(folder) for folder in folders)
+    decoder(encoder.compact(np.zeros((1, 32, 32, 3), np.float32)))
+    before = _start_peak()
+    side = round((megapixels * 1e6) ** 0.5 / 2) * 2
+    row = np.random.default_rng(0).integers(0, 256, (1, 1, side, 3), np.uint8)
+    picture = np.repeat(row, side, axis=1)
+    start = time.perf_counter()
+    if tiled:
+        tiling.reconstruct(encoder, decoder, picture, out=np.empty_like(picture))
+    else:
+        decoded = decoder(encoder.compact(picture.astype(np.float32)))
+        np.clip(np.round(decoded), 0, 255).astype(np.uint8)
+    return _status("VmHWM") - before, time.perf_counter() - start
+
+
+def tiling_table(directory):
+    """Memory and time of pictures from 1 to `--megapixels`, in tiles and in one piece."""
+    from export import saved_model
+    from unpooling import Decoder, Encoder
+
+    layer = "block2_conv2"
+    folders = [os.path.join(directory, f"tiled_{kind}") for kind in ("encoder", "decoder")]
+    for half, folder in zip((Encoder, Decoder), folders, strict=True):
+        saved_model.save(half.load(layer, "random"), folder)
+    rows = [
+        f"| {layer} encoder and decoder, megapixels | in tiles, GB | in one piece, GB "
+        "| in tiles, s | in one piece, s |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for megapixels in (n for n in (1, 4, 12, 25, 50, 100) if n <= FLAGS.megapixels):
+        progress(f"tiling: {megapixels} megapixels")
+        tiled = in_fresh_process(measure_pair, folders, megapixels, True)
+        # More would not fit into the memory of common machines.
+        whole = None
+        if megapixels <= 12:
+            whole = in_fresh_process(measure_pair, folders, megapixels, False)
+        cells = [
+            format(figures[i] / scale, digits) if figures else ""
+            for i, scale, digits in ((0, 1e9, ".2f"), (1, 1, ".1f"))
+            for figures in (tiled, whole)
+        ]
+        rows.append(f"| {megapixels} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 

@@ -56,12 +56,12 @@ def test_sha256sum_agrees(folder):
     assert subprocess.run(command, cwd=folder).returncode == 1
 
 
-@pytest.mark.parametrize("name", CONTENT)
-def test_a_changed_file_is_named_with_both_hashes(folder, name):
-    changed = CONTENT[name] + b"!"
-    (folder / name).write_bytes(changed)
-    listed, found = (hashlib.sha256(c).hexdigest() for c in (CONTENT[name], changed))
-    assert refusal(folder) == f"{name} has the SHA-256 {found}, not the listed {listed}"
+def test_a_changed_file_is_named_with_both_hashes(folder):
+    for name, content in CONTENT.items():
+        (folder / name).write_bytes(content + b"!")
+        listed, found = (hashlib.sha256(c).hexdigest() for c in (content, content + b"!"))
+        assert refusal(folder) == f"{name} has the SHA-256 {found}, not the listed {listed}"
+        (folder / name).write_bytes(content)
 
 
 def test_what_is_not_listed_or_is_no_file_is_passed_over(folder):
@@ -73,19 +73,15 @@ def test_what_is_not_listed_or_is_no_file_is_passed_over(folder):
     assert checksums.check(str(folder), "encoder.tar.gz") == ["encoder.tar.gz"]
 
 
-@pytest.mark.parametrize("content", ["", line("encoder.md", CONTENT["encoder.md"])])
-def test_a_list_without_the_archive_is_refused(folder, content):
-    (folder / "SHA256SUMS").write_text(content)
-    assert refusal(folder).startswith("SHA256SUMS must list encoder.tar.gz. Received: ")
-
-
-def test_a_file_that_is_listed_twice_is_refused(folder):
+def test_a_list_without_the_archive_or_with_two_of_it_is_refused(folder):
     # Of two hashes one is always right.
     with open(folder / "SHA256SUMS", "a") as file:
         file.write(line("encoder.tar.gz", b"other"))
     assert refusal(folder).endswith(
         "each file once. Received: encoder.md, encoder.png, encoder.tar.gz, encoder.tar.gz"
     )
+    (folder / "SHA256SUMS").write_text(line("encoder.md", CONTENT["encoder.md"]))
+    assert refusal(folder) == "SHA256SUMS must list encoder.tar.gz. Received: encoder.md"
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_the_archive_that_is_damaged_below_is_good(good, tmp_path):
         assert (last.name, last.detail) == ("loads", "stopped here")
 
 
-@corruptions(120)
+@corruptions(60)
 @hypothesis.given(data=st.data())
 def test_a_damaged_archive_is_refused(good, data):
     twice = st.sampled_from([good + good, good + gzip.compress(b""), gzip.compress(b"") + good])
@@ -159,7 +159,7 @@ def test_a_damaged_archive_is_refused(good, data):
     assert refusal(archived).name == "members"
 
 
-@corruptions(120)
+@corruptions(60)
 @hypothesis.given(data=st.data())
 def test_a_damaged_tar_in_sound_gzip_puts_no_file_anywhere_else(good, data):
     tar = gzip.decompress(good)
@@ -176,60 +176,21 @@ def test_a_damaged_tar_in_sound_gzip_puts_no_file_anywhere_else(good, data):
             assert found == {*archive.MEMBERS}
 
 
-@corruptions(40)
-@hypothesis.given(data=st.data())
-def test_a_manifest_or_checksums_beside_an_archive_find_any_damage(folder, good, data):
-    tar = gzip.decompress(good)
-    kinds = [flipped, cut_or_grown, rearranged]
-    damaged = data.draw(st.one_of(*(kind(tar) for kind in kinds)).filter(lambda t: t != tar))
-    manifest = {"encoder.manifest.json": (folder / "encoder.manifest.json").read_bytes()}
-    assert refusal(in_gzip(damaged), **manifest).name in ("members", "manifest")
-    sums = {"SHA256SUMS": (folder / "SHA256SUMS").read_bytes()}
-    assert refusal(in_gzip(damaged), **sums).name == "checksums"
-    assert "compressed in another way" in refusal(in_gzip(tar), **manifest).detail
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\0", b"\x1f\x8b", bytes(10_240), b"text\n" * 1000, b"PK\x03\x04" + bytes(100)],
-)
-def test_what_is_no_archive_at_all_is_refused(content):
-    assert refusal(content).name == "members"
-    assert refusal(gzip.compress(content, mtime=0)).name == "members"
-
-
-FORGERIES = 30
-
-
-def forge(files, target):
-    """Writes archives with one damaged file each, mostly the graph."""
+def test_archives_with_a_damaged_file_break_nothing(folder, tmp_path):
+    files = forging.files_of(folder)
     choices = random.Random(0)
     names = [*files, *[forging.GRAPH] * 3]
-    for number in range(FORGERIES):
+    seen = set()
+    for number in range(20):
         name = choices.choice(names)
         data = bytearray(files[name])
         for _ in range(choices.randint(1, 2)):
             data[choices.randrange(len(data))] ^= 1 << choices.randrange(8)
         if number % 5 == 0:
             del data[choices.randrange(len(data)) :]
-        forging.packed({**files, name: bytes(data)}, target / f"{number}.tar.gz")
-
-
-def verify_forgeries(target):
-    """Prints a line before and after each: if the process dies, the last one names the archive."""
-    for number in range(FORGERIES):
-        print(number, end=" ", flush=True)
-        *_, last = verify(f"{target}/{number}.tar.gz")
-        print(last, flush=True)
-
-
-def test_forged_archives_break_nothing(folder, run_command, tmp_path):
-    # In a process of its own, which TensorFlow might abort.
-    forge(forging.files_of(folder), tmp_path)
-    program = "import sys; from tests import test_hostile as t; t.verify_forgeries(sys.argv[1])"
-    result = run_command("-c", program, tmp_path)
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-3000:]}"
-    lines = result.stdout.splitlines()
-    assert [line.split(maxsplit=1)[0] for line in lines] == [str(n) for n in range(FORGERIES)]
+        changed = {**files, name: bytes(data)}
+        *_, last = verify(forging.packed(changed, tmp_path / f"{number}.tar.gz"))
+        assert str(last).isprintable()
+        seen.add(last.name)
     # Some were stopped before they were loaded, some by the loading.
-    assert {"graph:", "loads:"} <= {line.split()[2] for line in lines}
+    assert {"graph", "loads"} <= seen

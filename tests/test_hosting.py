@@ -144,14 +144,13 @@ def test_a_dry_run_prints_what_is_sent_and_sends_nothing(case, host, encoder, ca
     assert host.requests == []
     printed = capsys.readouterr().out
     lines = printed.splitlines()
-    assert lines[0].split()[0] == "to" and lines[0].endswith(case.place.format("encoder"))
+    assert lines[0].startswith("to: ") and lines[0].endswith(case.place.format("encoder"))
     assert lines[-1] == "dry run: nothing was sent"
     case.module.publish(encoder)
     assert capsys.readouterr().out.splitlines()[-1] == "done"
     (files,) = host.sent[case.place.format("encoder")]
     for name, content in files.items():
-        digest = checksums.digest(content)
-        assert f"{digest['sha256']}  {digest['bytes']:>11,} bytes  {name}" in lines
+        assert f"{len(content):>13,} bytes  {name}" in lines
     assert sum(" bytes  " in line for line in lines) == len(files)
     assert files["README.md"].decode() in printed
 
@@ -164,24 +163,25 @@ def test_another_place_may_be_given_and_a_private_one(case, host, encoder):
         assert host.private
 
 
-def test_a_place_of_another_form_is_refused_before_anything_is_sent(case, host, encoder):
+def test_a_place_of_another_form_or_an_incomplete_artifact_is_refused_first(
+    case, host, encoder, tmp_path
+):
     for place in case.bad:
         with pytest.raises(UserError, match=r"must be OWNER/.*Received: "):
             case.module.publish(encoder, place)
+    with pytest.raises(UserError, match="is not a complete artifact"):
+        case.module.publish(str(tmp_path))
     assert host.requests == []
 
 
-def test_each_build_for_a_layer_has_its_own_place(case, build, host, capsys):
-    for layer, dtype, engine, ending in (
-        ("block1_conv2", "int64", "argmax", ""),
-        ("block2_conv2", "int32", "argmax", "-int32"),
-        ("block2_conv2", "int64", "xla", "-xla"),
-    ):
-        folder = str(build(layer, dtype, engine))
-        capsys.readouterr()
-        case.module.publish(folder, dry_run=True)
-        place = case.place.format("encoder").replace("block2", layer[:6]) + ending
-        assert capsys.readouterr().out.splitlines()[0].endswith(place)
+def test_builds_for_one_layer_do_not_overwrite_each_other(case, build, host):
+    builds = {("int64", "argmax"): "", ("int32", "argmax"): "-int32", ("int64", "xla"): "-xla"}
+    for build_flags in builds:
+        case.module.publish(str(build("block2_conv2", *build_flags)))
+    place = case.place.format("encoder")
+    assert {name: len(versions) for name, versions in host.sent.items()} == {
+        place + ending: 1 for ending in builds.values()
+    }
 
 
 def test_a_decoder_names_its_encoder(case, host, build_decoder, capsys):
@@ -242,7 +242,7 @@ def test_without_credentials_or_rights_it_says_so(case, host, encoder, monkeypat
         case.module.publish(encoder)
 
 
-@pytest.mark.parametrize("bug", [TypeError, AttributeError, KeyError, ValueError, RuntimeError])
+@pytest.mark.parametrize("bug", [TypeError, ValueError, RuntimeError, OSError, FileNotFoundError])
 def test_a_bug_passes_unchanged(case, host, encoder, monkeypatch, bug):
     def upload(*arguments):
         raise bug("mine")
@@ -260,25 +260,16 @@ def test_without_the_client_it_says_how_to_get_it(case, encoder, monkeypatch):
         case.module.publish(encoder, dry_run=True)
 
 
-def test_an_incomplete_artifact_is_refused_before_anything_is_sent(case, host, tmp_path):
-    with pytest.raises(UserError, match="is not a complete artifact"):
-        case.module.publish(str(tmp_path))
-    assert host.requests == []
-
-
-def test_the_commands_send_and_print_no_secret(case, host, encoder, run_command):
-    host.faults["PUT "] = ["cut"]  # Which the clients report and try again.
+def test_the_commands_print_no_secret(case, host, encoder, run_command):
+    # First the clients report a failure and try again, then they are refused.
+    host.faults = {"PUT ": ["cut"], case.last_call: [403] * 9}
     name = case.module.__name__
     result = run_command("-m", name, f"--artifact={encoder}", **host.environment)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "done"
-    assert len(host.sent[case.place.format("encoder")]) == 1
-    host.faults["POST "] = [403] * 9
-    refused = run_command("-m", name, f"--artifact={encoder}", **host.environment)
-    assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert sum(line.startswith(f"{name}: Upload of ") for line in refused.stderr.splitlines()) == 1
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert sum(line.startswith(f"{name}: Upload of ") for line in result.stderr.splitlines()) == 1
+    assert any(asked.startswith("PUT ") for asked in host.requests)
     for secret in (fake_hosts.TOKEN, fake_hosts.SIGNATURE):
-        assert secret not in result.stdout + result.stderr + refused.stdout + refused.stderr
+        assert secret not in result.stdout + result.stderr
 
 
 # What both send, without a client.
@@ -295,7 +286,7 @@ def stated(found, **weights):
 
 def test_every_page_of_imagenets_weights_names_their_authors_and_license(encoder):
     found = stated(artifact.read(encoder), source="imagenet")
-    assert hosting.license_of(found).kaggle == "Attribution 4.0 International (CC BY 4.0)"
+    assert found.license.kaggle == "Attribution 4.0 International (CC BY 4.0)"
     words = "K. Simonyan and A. Zisserman, Visual Geometry Group, University of Oxford"
     assert f"CC BY 4.0 (VGG19's ImageNet weights are by {words})" in hosting.notes(found)
     for key in ("kaggle", "huggingface"):
@@ -319,4 +310,4 @@ def test_the_header_of_an_untrained_decoder_says_so(build_decoder):
 def test_the_publisher_may_state_the_license_of_a_file(encoder):
     found = stated(artifact.read(encoder), source="file", license="apache-2.0")
     assert "; weights from the publisher's file, Apache 2.0; " in hosting.notes(found)
-    assert hosting.license_of(found).kaggle == "Apache 2.0"
+    assert found.license.kaggle == "Apache 2.0"

@@ -148,7 +148,13 @@ def test_what_is_no_manifest_is_refused_in_words(stated, tmp_path, change, words
 
 @pytest.mark.parametrize(
     "content",
-    [b"{", b"\xff\xfe\x00", b"[" * 500_000, b"9" * 1_000_000, b'{"x": "' + b"x" * (2 << 20) + b'"}'],
+    [
+        b"{",
+        b"\xff\xfe\x00",
+        b"[" * 500_000,
+        b"9" * 1_000_000,
+        b'{"x": "' + b"x" * (2 << 20) + b'"}',
+    ],
     ids="cut short|bytes|lists in lists|a long number|two megabytes".split("|"),
 )
 def test_what_is_no_json_is_refused_in_a_line(tmp_path, content):

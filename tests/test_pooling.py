@@ -254,3 +254,49 @@ def test_positions_of_neither_form_are_refused(positions):
     received = re.escape(f"{positions.dtype.name} of shape {positions.shape}")
     with pytest.raises(ValueError, match=f"`positions` must be indices, .* Received: {received}"):
         pooling.unpool(tf.zeros((1, 1, 2, 1)), positions, (1, 2, 4, 1))
+
+
+@pytest.fixture
+def unpoolable():
+    """Values (2, 3, 4, 5) with indices and switches of a map (2, 7, 8, 5)."""
+    values = tf.constant(normal((2, 7, 8, 5)))
+    pooled, indices = pooling.max_pool_with_indices(values)
+    return pooled, indices, pooling.max_pool_with_switches(values)[1]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 7, 8, 5), (2, 7, 8, 77), (2, 40, 8, 5), (2, 5, 8, 5), (2, 7, 10, 5), (2, 6, 7, 5)],
+)
+def test_the_shape_of_another_map_is_refused(unpoolable, shape):
+    for positions in unpoolable[1:]:
+        for unpool in (pooling.unpool, tf.function(pooling.unpool)):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="`shape` must be that of the"):
+                unpool(unpoolable[0], positions, shape)
+            assert unpool(unpoolable[0], positions, (2, 7, 8, 5)).shape == (2, 7, 8, 5)
+
+
+def test_positions_that_are_not_as_many_as_the_values_are_refused(unpoolable):
+    pooled, indices, switches = unpoolable
+    for fewer in (indices[:-1], tf.concat([indices, indices], 0), switches[:1], switches[:, :2]):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match="`positions` must be one for each value"
+        ):
+            pooling.unpool(pooled, fewer)
+
+
+def test_validation_finds_every_position_that_is_not_in_its_window(unpoolable):
+    pooled, indices, switches = unpoolable
+    for right in (indices, tf.cast(indices, tf.int32), switches):
+        np.testing.assert_array_equal(
+            pooling.unpool(pooled, right, validate=True), pooling.unpool(pooled, right)
+        )
+    wrong = [indices[::-1]]
+    for column, step in enumerate([1, 2, 2, 1]):  # Another picture, window, window, channel.
+        wrong.append(tf.tensor_scatter_nd_add(indices, [[17, column]], [step]))
+    for rows in wrong:
+        pooling.unpool(pooled, rows)  # Not looked at.
+        with pytest.raises(tf.errors.InvalidArgumentError, match="must be the rows that a pooling"):
+            pooling.unpool(pooled, rows, validate=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be 0 to 3 as switches"):
+        pooling.unpool(pooled, switches + 4, validate=True)

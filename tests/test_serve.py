@@ -62,17 +62,15 @@ def server(root):
 # TensorFlow Hub's protocol.
 
 
-@pytest.mark.parametrize("path", [f"{MODEL}/1", f"{FILES}/encoder.tar.gz"])
-def test_the_real_client_loads_by_url(server, saved_model, images, path):
+def test_the_real_client_loads_by_url(server, saved_model, images):
     expected = hub.load(saved_model("block1_conv2"))(images)
-    np.testing.assert_array_equal(hub.KerasLayer(f"{server}/{path}")(images), expected)
+    for path in (f"{MODEL}/1", f"{FILES}/encoder.tar.gz"):
+        np.testing.assert_array_equal(hub.KerasLayer(f"{server}/{path}")(images), expected)
+    decoder = hub.KerasLayer(f"{server}/{MODEL.replace('encoder', 'decoder')}/1")
+    assert decoder(expected).shape == images.shape
 
 
-def test_a_decoder_is_served_like_an_encoder(server):
-    layer = hub.KerasLayer(f"{server}/{MODEL.replace('encoder', 'decoder')}/1")
-    assert layer(np.zeros((1, 8, 8, 64), np.float32)).shape == (1, 8, 8, 3)
-
-
+# `tensorflow_hub` adds the parameter to the path of a file, too.
 PLACES = [f"{MODEL}/1", f"{MODEL}/1/", f"{MODEL}/12", MODEL, f"{FILES}/encoder.tar.gz"]
 
 
@@ -123,16 +121,6 @@ def test_head_has_the_headers_and_no_body_and_a_range_is_a_part(client, archive)
     part = client.get(url, headers={"range": "bytes=1000-1999"})
     assert (part.status_code, part.content) == (206, archive[1000:2000])
     assert client.get(url, headers={"range": f"bytes={len(archive)}-"}).status_code == 416
-
-
-def test_what_has_not_changed_is_not_sent_again(client):
-    for path in (f"/{MODEL}/1{COMPRESSED}", f"/{FILES}/encoder.png"):
-        tag = client.get(path).headers["etag"]
-        for known in (tag, f"W/{tag}", f'"other", {tag}'):
-            response = client.get(path, headers={"if-none-match": known})
-            assert (response.status_code, response.content) == (304, b"")
-            assert response.headers["etag"] == tag
-        assert client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
 
 
 HIDDEN = [
@@ -194,17 +182,16 @@ def test_every_link_within_the_hub_leads_somewhere(client):
 def test_a_page_that_is_not_there_lists_those_that_are(client):
     response = client.get("/emilutz/nothing/1")
     assert response.status_code == 404
-    assert f'<a href="/{MODEL}">' in response.text
+    assert f'<a href="/{MODEL}/12">' in response.text
     assert "<script>x" not in client.get("/%3Cscript%3Ex").text
     policy = response.headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "script-src 'self'" in policy
+    assert "default-src 'none'" in policy and "script-src" not in policy
 
 
 EVIL = [
     *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))"),
-    *('<a href="javascript:alert(1)">x</a>', "<iframe src=https://example.com></iframe>"),
+    *("<iframe src=https://example.com></iframe>", '<svg onload="alert(1)"></svg>'),
     *("<form action=https://a.org><button>x</button></form>", "<style>body { color: red }</style>"),
-    *('<svg onload="alert(1)"></svg>', '<p style="position:fixed">x</p>'),
     *("<meta http-equiv=refresh content=0>", "<base href=https://a.org>"),
     *("`<script>`\n\n<!-- --><script>alert(1)</script -->", '<img src="data:text/html,x">'),
 ]

@@ -152,7 +152,7 @@ def test_two_artifacts_in_one_place_are_refused(one, tmp_path):
 URL = "https://storage.googleapis.com/vgg19-with-unpooling/"
 INCOMPLETE = [
     (lambda folder: os.remove(folder / "encoder.png"), "encoder.png is missing"),
-    (lambda folder: rewrite(folder, ("license: mit", "license: bsd")), "one of the hub's tags"),
+    (lambda folder: rewrite(folder, ("license: mit", "license: bsd")), "`license` must be mit"),
     (lambda folder: rewrite(folder, (URL, "http://a/../")), "none of them `.` or `..`"),
     (lambda folder: rewrite(folder, (URL, "https://a.org/assets/docs/")), "outside assets/docs"),
 ]
@@ -206,7 +206,7 @@ def pair(build, build_decoder, tmp_path):
 
 def test_a_decoder_lies_beside_its_encoder_and_the_collection_has_its_error(pair, tmp_path):
     added = add(pair, tmp_path / "hub")
-    assert [a.kind for a in added] == ["decoder", "encoder"]
+    assert [a.spec.kind for a in added] == ["decoder", "encoder"]
     found = content(tmp_path / "hub")
     for names, folder in ((ENCODER, FILES), (DECODER, f"{FILES}-decoder")):
         assert {f"{folder}/{name}" for name in names} <= set(found)

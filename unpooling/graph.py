@@ -27,7 +27,7 @@ _COMPUTING = frozenset(
     """
     AddV2 All Assert BiasAdd BitwiseAnd Cast ConcatV2 Const Conv2D DeviceIndex EnsureShape Equal
     Fill FloorDiv FloorMod GatherV2 GreaterEqual Identity IdentityN Less LessEqual LogicalAnd
-    LogicalOr MaxPool MaxPoolWithArgmax Mul NoOp Pack Pad PlaceholderWithDefault Range
+    LogicalOr MaxPool MaxPoolWithArgmax Mul NoOp Pack PlaceholderWithDefault Range
     ReadVariableOp Relu Reshape SelectV2 Shape Size StatefulPartitionedCall StatelessCase
     StopGradient StridedSlice Sub Tile Unpack ZerosLike
     """.split()

@@ -292,7 +292,9 @@ def _pad_to(unpooled, shape):
     if shape is None:
         return unpooled
     _, height, width, _ = tf.unstack(tf.shape(unpooled))
-    return tf.pad(unpooled, [[0, 0], [0, shape[1] - height], [0, shape[2] - width], [0, 0]])
+    # Not below 0, or TensorFlow refuses a wrong `shape` before our assertion does.
+    rows, columns = tf.maximum(shape[1] - height, 0), tf.maximum(shape[2] - width, 0)
+    return tf.pad(unpooled, [[0, 0], [0, rows], [0, columns], [0, 0]])
 
 
 def _by_argmax(values, look_up):
