@@ -1,25 +1,28 @@
 """The benchmark's parts run; what they measure is not for a test to judge."""
 
+import functools
 import os
 import shutil
 
 import pytest
 from PIL import Image
 
-from benchmarks import bench
+from benchmarks import bench, names, processes, times
 from tests.conftest import ROOT
+
+LAYER = "block2_conv2"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def flags():
-    bench.FLAGS(["bench", "--layer=block2_conv2", "--rounds=1", "--growth=32,64"])
+    bench.FLAGS(["bench", "--growth=32,64"])
     yield
     bench.FLAGS.unparse_flags()
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    return bench.save_models(str(tmp_path_factory.mktemp("models")))
+    return times.save_models(LAYER, str(tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture
@@ -29,10 +32,15 @@ def growth():
 
 
 @pytest.mark.parametrize(
-    "measure", [bench.time_encoder_under_xla, bench.time_decoder, bench.time_pair]
+    "measure",
+    [
+        times.time_encoder_under_xla,
+        functools.partial(times.time_decoder, LAYER),
+        functools.partial(times.time_pair, LAYER),
+    ],
 )
 def test_modules_are_timed_in_turn_and_tabulated(models, measure):
-    medians = measure(models, 32)
+    medians = measure(models, 32, 1)
     assert all(seconds > 0 for seconds in medians.values())
     table = bench.times_table(medians, "on a test").splitlines()
     assert table[0].startswith("| on a test ") and table[2].endswith(" 1.00 |")
@@ -40,20 +48,22 @@ def test_modules_are_timed_in_turn_and_tabulated(models, measure):
 
 
 def test_the_summary_compares_with_the_first_row(models, growth):
-    one, batch = bench.time_encoder(models, 32, 1), bench.time_encoder(models, 16, 8)
-    pooling, decoder = bench.time_pooling(32), bench.time_decoder(models, 32)
+    one, batch = times.time_encoder(models, 32, 1, 1), times.time_encoder(models, 16, 8, 1)
+    pooling, decoder = times.time_pooling(32, 1), times.time_decoder(LAYER, models, 32, 1)
     table = bench.summary_table(one, batch, pooling, decoder, growth)
-    ratio = one[bench.INT64] / one[bench.PLAIN]
+    ratio = one[names.INT64] / one[names.PLAIN]
     assert f"| {ratio:.2f} | 1.10 |" in table
 
 
 def test_unpooling_is_timed(models):
-    assert all(seconds > 0 for seconds in bench.time_unpooling(32).values())
+    assert all(seconds > 0 for seconds in times.time_unpooling(32, 1).values())
 
 
 def test_memory_is_that_of_a_process_of_its_own(models):
     folder = models["int64"]
-    peak, size, seconds = bench.in_fresh_process(bench.measure_call, folder, "features", 512, 1)
+    peak, size, seconds = processes.in_fresh_process(
+        processes.measure_call, folder, "features", 512, 1
+    )
     assert size == 256 * 256 * 128 * 4
     assert peak > size and seconds > 0
 
