@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 
-from export import card, checksums, hub_page, manifest
+from export import card, checksums, hub_page, licenses, manifest
 from export.spec import Spec
 from unpooling import archive, options
 from unpooling.errors import UserError
@@ -28,11 +28,6 @@ class Artifact:
     page: hub_page.Page
     manifest: dict
 
-    @property
-    def kind(self) -> str:
-        """ "encoder" or "decoder"."""
-        return self.spec.kind
-
     def path(self, ending: str) -> str:
         """Returns the path of one of its files by the end of its name: "tar.gz", "md", ...."""
         return os.path.join(self.folder, self.spec.file(ending))
@@ -40,17 +35,17 @@ class Artifact:
     @property
     def asset_path(self) -> str:
         """The address at which the archive is published."""
-        return self.page.metadata["asset-path"][0]
+        return self.page.metadata["asset-path"]
+
+    @property
+    def license(self) -> licenses.License:
+        """The license of its weights."""
+        return licenses.of(self.manifest, self.page.metadata["dataset"])
 
     @property
     def archive_bytes(self) -> int:
         """The size of the archive."""
         return self.manifest["archive"]["bytes"]
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """The SHA-256 of each file, from SHA256SUMS."""
-        return checksums.read(self.folder)
 
     @property
     def source(self) -> str:
@@ -78,24 +73,22 @@ def read(folder: str) -> Artifact:
     try:
         kinds = _kinds(folder)
         if len(kinds) != 1:
-            names = " and ".join(Spec(k, "block1_conv2").archive_name for k in kinds)
-            raise UserError(f"it holds {names}" if kinds else "it holds no archive")
-        spec = Spec(kinds[0], "block1_conv2")  # The names of the files depend on the kind alone.
-        present = checksums.check(folder, needed=spec.archive_name)
-        lacking = [name for name in spec.files if name not in (*present, checksums.FILE)]
-        if lacking:
-            raise UserError(f"{', '.join(lacking)} is missing")
-        paths = {ending: os.path.join(folder, spec.file(ending)) for ending in ("tar.gz", "md")}
-        stated = manifest.read(os.path.join(folder, spec.file("manifest.json")))
-        packed = archive.read(paths["tar.gz"])
+            raise UserError(f"it holds {' and '.join(kinds) or 'no'} archives")
+        (kind,) = kinds
+        present = checksums.check(folder, needed=f"{kind}.tar.gz")
+        stated = manifest.read(os.path.join(folder, f"{kind}.manifest.json"))
+        spec = manifest.spec_of(stated)
+        if spec.kind != kind:
+            raise UserError(f"the manifest is that of a {spec.kind}")
+        if lacking := {*spec.files} - {*present, checksums.FILE}:
+            raise UserError(f"{', '.join(sorted(lacking))} is missing")
+        packed = archive.read(os.path.join(folder, spec.archive_name))
         manifest.check_archive(stated, packed)
-        if stated["kind"] != spec.kind:
-            raise UserError(f"the manifest is that of a {stated['kind']}")
-        text = pathlib.Path(paths["md"]).read_text(encoding="utf-8")
-        card.check(text, manifest.spec_of(stated), packed, stated)
+        text = pathlib.Path(folder, spec.file("md")).read_text(encoding="utf-8")
+        card.check(text, spec, packed, stated)
     except UserError as error:
         raise UserError(f"{folder} is not a complete artifact: {error}") from error
-    return Artifact(folder, manifest.spec_of(stated), hub_page.read(text), stated)
+    return Artifact(folder, spec, hub_page.read(text), stated)
 
 
 def find(folder: str) -> list[str]:

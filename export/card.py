@@ -1,7 +1,4 @@
-"""The card of a module: rendered from the templates in assets/, and checked.
-
-`hub_page` has the rules that a hub sets for any page.
-"""
+"""The card of a module: rendered from the templates in assets/, and checked."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +8,7 @@ from export.spec import Publication, Spec
 from unpooling.archive import Archive
 from unpooling.errors import UserError, one_line
 
-__all__ = ["HOSTS", "check", "code_blocks", "render"]
+__all__ = ["HOSTS", "check", "code_blocks", "publication", "render"]
 
 # Where a card is shown, and the package that downloads the module from there.
 HOSTS = {"hub": None, "kaggle": "kagglehub", "huggingface": "huggingface_hub"}
@@ -32,9 +29,6 @@ _SOURCES = {
     "random": "**This module is untrained: its weights are random.**",
     "file": "This image {kind} carries weights from a file of its publisher",
 }
-# What they were trained on, where that follows.
-_DATASETS = {"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}
-_SECTIONS = ("## Overview", "## Usage", "## Training")
 
 
 def render(
@@ -55,7 +49,9 @@ def render(
     spec = manifest.spec_of(stated)
     weights = stated["weights"]
     training = weights["training"] or {}
-    dataset = _DATASETS.get(weights["source"], publication.dataset)
+    # What the weights were trained on, where that follows from their source.
+    known = {"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}
+    dataset = known.get(weights["source"], publication.dataset)
     urls = {s.kind: f'"{publication.url(s, s.archive_name)}"' for s in (spec, spec.mate)}
     values = {
         "spec": spec,
@@ -92,6 +88,24 @@ def _cell(value: object) -> str:
     return re.sub(r"[^\w .,:;/()+=-]", "_", one_line(value))[:120]
 
 
+def publication(page: hub_page.Page, spec: Spec) -> Publication:
+    """Returns what a card says of where the module `spec` is published.
+
+    Raises:
+      UserError: if the hub does not accept it, or the card is that of another module.
+    """
+    if (page.kind, page.name) != ("Module", spec.name):
+        raise UserError(
+            f"the module's name must be {spec.name}, as the archive holds the {spec}. "
+            f"Received: {page.kind} {page.name}."
+        )
+    asset_path, ending = page.metadata["asset-path"], f"/{spec.folder_name}/{spec.archive_name}"
+    if not asset_path.endswith(ending):
+        raise UserError(f"`asset-path` must end in {ending}. Received: {asset_path}.")
+    asset_url = asset_path.removesuffix(ending)
+    return Publication(page.publisher, page.version, asset_url, page.metadata["dataset"])
+
+
 def check(text: str, spec: Spec, archive: Archive, stated: Mapping | None = None) -> None:
     """Checks a card against the hub's rules and against the archive that it describes.
 
@@ -105,61 +119,28 @@ def check(text: str, spec: Spec, archive: Archive, stated: Mapping | None = None
       UserError: says which rule the card breaks, or which fact is not the archive's.
     """
     page = hub_page.read(text)
-    if (page.kind, page.name) != ("Module", spec.name):
-        raise UserError(
-            f"the module's name must be {spec.name}, as the archive holds the {spec.kind} for "
-            f"{spec.layer}. Received: {page.kind} {page.name}."
-        )
-    lines = text.split("\n")
-    for section in _SECTIONS:
-        if section not in lines:
-            raise UserError(f"the section `{section}` is missing.")
-    if not page.description.endswith("."):
-        raise UserError(
-            "the first line must be followed by a one-sentence description. "
-            f"Received: {page.description!r:.120}."
-        )
-    _check_metadata(page.metadata, spec, stated)
-    for fact in _facts(spec, archive, page.metadata, stated):
+    dataset = publication(page, spec).dataset
+    fixed = dict(_FIXED_METADATA)
+    facts = [f"\n## {section}\n" for section in ("Overview", "Usage", "Training")]
+    for row in spec.outputs:
+        facts.append(f"| `{row['name']}` | {row['dtype']} | `{row['shape']}` |")
+    facts += [
+        f"`{spec.archive_name}`: {archive.size:,} bytes, SHA-256 `{archive.sha256}`.\n",
+        f"{spec.variable_count} trainable variables with {spec.parameter_count:,} parameters",
+    ]
+    if spec.engine:
+        facts.append(f"The maxima are found by {_ENGINES[spec.engine]}")
+    if page.metadata["license"] == "custom":
+        facts.append(licenses.AUTHORS)
+    if stated is not None:
+        fixed["license"] = licenses.of(stated, dataset).hub
+        facts.append(_SOURCES[stated["weights"]["source"]].format(kind=spec.kind))
+    for key, value in fixed.items():
+        if page.metadata[key] != value:
+            raise UserError(f"`{key}` must be {value}. Received: {page.metadata[key]}.")
+    for fact in facts:
         if fact not in text:
             raise UserError(f"this, which follows from the archive, is missing: {fact.strip()}")
-    for block in code_blocks(text):
-        try:
-            compile(block, "card", "exec")
-        except SyntaxError as error:
-            raise UserError(f"a Python code block does not compile: {error}.") from error
-
-
-def _facts(spec, archive, metadata, stated):
-    for row in spec.outputs:
-        yield f"| `{row['name']}` | {row['dtype']} | `{row['shape']}` |"
-    yield f"`{spec.archive_name}`: {archive.size:,} bytes, SHA-256 `{archive.sha256}`.\n"
-    yield f"{spec.variable_count} trainable variables with {spec.parameter_count:,} parameters"
-    if spec.engine:
-        yield f"The maxima are found by {_ENGINES[spec.engine]}"
-    if metadata["license"] == ["custom"]:
-        yield licenses.AUTHORS
-    if stated is not None:
-        yield _SOURCES[stated["weights"]["source"]].format(kind=spec.kind)
-
-
-def _check_metadata(metadata, spec, stated):
-    expected = dict(_FIXED_METADATA)
-    if set(metadata) != {"asset-path", "dataset", "license", *expected}:
-        raise UserError(
-            f"the metadata must be asset-path, dataset, license, {', '.join(sorted(expected))}. "
-            f"Received: {', '.join(sorted(metadata))}."
-        )
-    if stated is not None:
-        (dataset,) = metadata["dataset"]
-        expected["license"] = licenses.of(stated, dataset).hub
-    for key, value in expected.items():
-        if metadata[key] != [value]:
-            raise UserError(f"`{key}` must be {value}. Received: {', '.join(metadata[key])}.")
-    ending = f"/{spec.folder_name}/{spec.archive_name}"
-    (asset_path,) = metadata["asset-path"]
-    if not asset_path.endswith(ending):
-        raise UserError(f"`asset-path` must end in {ending}. Received: {asset_path}.")
 
 
 def code_blocks(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from export import licenses
-from export.spec import Publication, hub_tags
+from export.spec import Publication
 from unpooling.errors import UserError, one_line
 from unpooling.options import SEEDS, SOURCES
 
@@ -27,12 +27,25 @@ __all__ = [
 
 FLAGS = flags.FLAGS
 
-# What the system refuses, as opposed to what a program does wrong.
-_REFUSED = {
-    getattr(errno, name)
-    for name in "EACCES EDQUOT EFBIG EIO ENAMETOOLONG ENOSPC EPERM EROFS EADDRINUSE".split()
+_PUBLICATION = {
+    "dataset": "What the weights of a file were trained on, as a dataset tag of the hub, for the "
+    "card.",
+    "license": f"The license of the weights of a file, one of {', '.join(licenses.NAMES)}; by "
+    "default it follows from their source.",
+    "publisher": "The publisher's name on the hub, for the card.",
+    "model_version": "The module's version, for the card.",
+    "asset_url": "Where the artifact's folder will be published, for the card.",
 }
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+# What the system refuses, as opposed to what a program does wrong, and what helps.
+_REFUSED = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room, or choose"),
+    errno.EACCES: "Choose",
+    errno.EIO: "Choose",
+    errno.ENAMETOOLONG: "Choose",
+    errno.EPERM: "Choose",
+    errno.EROFS: "Choose",
+}
 
 
 def define_weights_flags() -> None:
@@ -56,38 +69,29 @@ def define_seed_flag() -> None:
 
 def define_dataset_flag(name: str, meaning: str) -> None:
     """Defines a flag that takes a dataset tag of the hub."""
-    flags.DEFINE_string(name, "other", meaning)
-    flags.register_validator(
-        name,
-        lambda value: value in hub_tags()["dataset"],
-        message="must be a dataset tag of the hub; assets/hub_tags.json lists them",
-    )
+    _define_field("dataset", meaning, name)
 
 
 def define_publication_flags() -> None:
-    """Defines the flags of `Publication`."""
-    define_dataset_flag(
-        "dataset",
-        "What the weights of a file were trained on, as a dataset tag of the hub, for the card.",
-    )
-    flags.DEFINE_enum(
-        "license",
-        None,
-        licenses.NAMES,
-        "The license of the weights of a file; by default it follows from their source.",
-    )
-    default = Publication()
-    flags.DEFINE_string(
-        "publisher", default.publisher, "The publisher's name on the hub, for the card."
-    )
-    flags.DEFINE_integer(
-        "model_version", default.model_version, "The module's version, for the card.", lower_bound=1
-    )
-    flags.DEFINE_string(
-        "asset_url",
-        default.asset_url,
-        "Where the artifact's folder will be published, for the card.",
-    )
+    """Defines a flag for each field of `Publication`."""
+    for field, meaning in _PUBLICATION.items():
+        _define_field(field, meaning, field)
+
+
+def _define_field(field, meaning, name):
+    """Defines a flag for a field of `Publication`, which says what values are allowed."""
+
+    def check(value):
+        try:
+            Publication(**{field: value})
+        except UserError as error:
+            raise flags.ValidationError(str(error)) from error
+        return True
+
+    default = getattr(Publication(), field)
+    define = flags.DEFINE_integer if isinstance(default, int) else flags.DEFINE_string
+    define(name, default, meaning)
+    flags.register_validator(name, check)
 
 
 def define_output_flags() -> None:
@@ -96,14 +100,9 @@ def define_output_flags() -> None:
     flags.DEFINE_bool("overwrite", False, "Whether to replace an existing artifact.")
 
 
-def publication(**changes: object) -> Publication:
-    """Returns the `Publication` that the flags describe.
-
-    Args:
-      **changes: fields that have other values than their flags.
-    """
-    names = ("publisher", "model_version", "asset_url", "dataset", "license")
-    return Publication(**{name: FLAGS[name].value for name in names} | changes)
+def publication() -> Publication:
+    """Returns the `Publication` that the flags describe."""
+    return Publication(**{name: FLAGS[name].value for name in _PUBLICATION})
 
 
 def check_weights_flags(known: Sequence[str] = SOURCES[:2]) -> None:
@@ -151,14 +150,14 @@ def run(
 
     def parse(arguments):
         try:
-            return FLAGS(arguments)
+            rest = FLAGS(arguments)
         except flags.Error as error:
             sys.exit(fail(name, error))
+        if rest[1:] and not files:
+            sys.exit(fail(name, f"only flags are allowed. Received: {' '.join(rest[1:])}."))
+        return rest
 
-    def checked(arguments):
-        if arguments[1:] and not files:
-            received = " ".join(arguments[1:])
-            return fail(name, f"only flags are allowed. Received: {received}.")
+    def call(arguments):
         signals = []
 
         def interrupt(number, frame):
@@ -175,11 +174,10 @@ def run(
             if isinstance(error, (UserError, flags.Error)):
                 return fail(name, error)
             if isinstance(error, OSError) and error.errno in _REFUSED:
-                advice = "Make room, or choose" if error.errno in _FULL else "Choose"
-                return fail(name, f"{error}. {advice} another folder.")
+                return fail(name, f"{error}. {_REFUSED[error.errno]} another folder.")
             raise
 
-    app.run(checked, flags_parser=parse)
+    app.run(call, flags_parser=parse)
 
 
 def fail(name: str, reason: object) -> int:

@@ -1,44 +1,30 @@
-"""The rules of a hub for a page: of a model, a collection, a publisher.
+"""The head of a hub's page: of a model, a collection or a publisher.
 
-They are those of TensorFlow Hub: tools/validator.py and tags/*.yaml in
-https://github.com/tensorflow/tfhub.dev.
+Its form is that of TensorFlow Hub: tools/validator.py in https://github.com/tensorflow/tfhub.dev.
+What the metadata may say is checked by `export.card` and `export.spec.Publication`.
 """
 
 import dataclasses
 import re
 
-from export import spec
+from export.spec import PUBLISHER_PATTERN
 from unpooling.errors import UserError
 
 __all__ = ["Page", "docs_path", "read"]
 
-_NAME = r"[\w.-]+(?:/[\w.-]+)*"
-_FIRST_LINES = (
-    re.compile(rf"# (?P<kind>Publisher) (?P<publisher>{spec.PUBLISHER_PATTERN})", re.ASCII),
-    re.compile(
-        rf"# (?P<kind>Module|Collection) (?P<publisher>{spec.PUBLISHER_PATTERN})/"
-        rf"(?P<name>{_NAME})/(?P<version>\d+)",
-        re.ASCII,
-    ),
+_FIRST_LINE = re.compile(
+    rf"# (Module|Collection|Publisher) ({PUBLISHER_PATTERN})(?:/([\w.-]+)/(\d+))?", re.ASCII
 )
-_METADATA = re.compile(r"<!--(?P<key>[\w\s-]+):(?P<value>.+)-->", re.ASCII)
-
-# By the kind of page: the keys that it must have, and those that it may have.
-_KEYS = {
-    "Module": (
-        {"asset-path", "fine-tunable", "format", "task"},
-        {"dataset", "language", "license", "network-architecture"},
-    ),
-    "Collection": ({"task"}, {"dataset", "language", "network-architecture"}),
-    "Publisher": (set(), set()),
-}
-_REPEATABLE = {"dataset", "language", "network-architecture", "task"}
-_VALUES = {"format": ["hub", "saved_model", "saved_model_2"], "fine-tunable": ["true", "false"]}
+_METADATA = re.compile(r"<!--([\w\s-]+):(.+)-->", re.ASCII)
+# Sorted.
+_KEYS_OF_A_MODULE = (
+    "asset-path dataset fine-tunable format license network-architecture task".split()
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """The head of a page that follows the rules.
+    """The head of a page.
 
     Attributes:
       kind: "Module", "Collection" or "Publisher".
@@ -46,7 +32,7 @@ class Page:
       name: the model's or the collection's name; empty for a publisher.
       version: a whole number; 0 for a publisher.
       description: what is between the first line and the metadata, on one line.
-      metadata: the values of each key.
+      metadata: the value of each key; of a key that appears twice, the last one.
     """
 
     kind: str
@@ -54,43 +40,48 @@ class Page:
     name: str
     version: int
     description: str
-    metadata: dict[str, list[str]]
+    metadata: dict[str, str]
 
 
 def read(text: str) -> Page:
-    """Reads the head of a page and checks it against the rules.
+    """Reads the head of a page.
 
     Args:
       text: the page, in Markdown.
 
     Raises:
-      UserError: says which rule the page breaks.
+      UserError: says what is wrong with it.
     """
-    lines = text.split("\n")
-    match = next((m for pattern in _FIRST_LINES if (m := pattern.fullmatch(lines[0]))), None)
-    if not match:
+    first, _, rest = text.partition("\n")
+    match = _FIRST_LINE.fullmatch(first)
+    if not match or (match[1] == "Publisher") != (match[3] is None):
         raise UserError(
             "the first line must be `# Module PUBLISHER/NAME/VERSION`, `# Collection "
             "PUBLISHER/NAME/VERSION` or `# Publisher PUBLISHER`, the publisher in lower case. "
-            f"Received: {lines[0]!r:.120}."
+            f"Received: {first!r:.120}."
         )
-    found = match.groupdict()
-    headings = (i for i, line in enumerate(lines[1:], 1) if line.startswith("#"))
-    head = [line for line in lines[1 : next(headings, len(lines))] if line]
-    metadata_at = next((i for i, line in enumerate(head) if line.startswith("<!--")), len(head))
-    description = " ".join(head[:metadata_at])
-    if not description:
+    kind, publisher, name, version = match.groups()
+    head = [line for line in f"\n{rest}".partition("\n#")[0].split("\n") if line]
+    start = next((i for i, line in enumerate(head) if line.startswith("<!--")), len(head))
+    if start == 0:
         raise UserError("the first line must be followed by a description.")
-    metadata = _read_metadata(head[metadata_at:], found["kind"])
-    _check_values(metadata)
-    return Page(
-        found["kind"],
-        found["publisher"],
-        found.get("name") or "",
-        int(found.get("version") or 0),
-        description,
-        metadata,
-    )
+    pairs = []
+    for line in head[start:]:
+        match = _METADATA.fullmatch(line)
+        if not match:
+            raise UserError(
+                "only metadata comments may stand between the description and the first heading. "
+                f"Received: {line!r:.120}."
+            )
+        pairs.append((match[1].strip(), match[2].strip()))
+    keys = sorted(key for key, _ in pairs)
+    if kind == "Module" and keys != _KEYS_OF_A_MODULE:
+        raise UserError(
+            f"the metadata must be {', '.join(_KEYS_OF_A_MODULE)}. "
+            f"Received: {', '.join(keys) or 'none'}."
+        )
+    description = " ".join(head[:start])
+    return Page(kind, publisher, name or "", int(version or 0), description, dict(pairs))
 
 
 def docs_path(page: Page) -> str:
@@ -99,47 +90,3 @@ def docs_path(page: Page) -> str:
         return f"{page.publisher}/{page.publisher}.md"
     folder = {"Module": "models", "Collection": "collections"}[page.kind]
     return f"{page.publisher}/{folder}/{page.name}/{page.version}.md"
-
-
-def _read_metadata(lines, kind):
-    metadata = {}
-    for line in lines:
-        match = _METADATA.fullmatch(line)
-        if not match:
-            raise UserError(
-                "only metadata comments may stand between the description and the first heading. "
-                f"Received: {line!r:.120}."
-            )
-        metadata.setdefault(match["key"].strip(), []).append(match["value"].strip())
-    required, optional = _KEYS[kind]
-    if not required <= set(metadata) <= required | optional:
-        raise UserError(
-            f"the metadata of a {kind} must be {', '.join(sorted(required)) or 'nothing'}, and may "
-            f"be {', '.join(sorted(optional)) or 'nothing'}. "
-            f"Received: {', '.join(sorted(metadata)) or 'none'}."
-        )
-    for key, values in metadata.items():
-        if len(values) > 1 and key not in _REPEATABLE:
-            raise UserError(f"the metadata `{key}` appears twice.")
-    return metadata
-
-
-def _check_values(metadata):
-    allowed = spec.hub_tags() | _VALUES
-    for key, values in metadata.items():
-        for value in values:
-            if key in allowed and value not in allowed[key]:
-                raise UserError(
-                    f"`{key}` must be one of the hub's tags ({', '.join(allowed[key][:8])}"
-                    f"{', ...' if len(allowed[key]) > 8 else ''}). Received: {value!r:.80}."
-                )
-    for path in metadata.get("asset-path", []):
-        if not re.fullmatch(spec.ASSET_URL_PATTERN, path, re.ASCII) or path[-7:] != ".tar.gz":
-            raise UserError(
-                f"`asset-path` must be an http or https URL ending in .tar.gz. Received: {path!r}."
-            )
-        if re.match(r"https://github\.com/.*/releases/download/", path):
-            raise UserError(
-                "`asset-path` may not be a download of a GitHub release: robots.txt keeps hubs "
-                f"from fetching it. Received: {path}."
-            )

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import platform
-import stat
 import zlib
 from collections.abc import Mapping
 
@@ -75,35 +74,38 @@ def read(path: str) -> dict:
       UserError: if the file is not one that `write` could have written.
     """
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):
-            raise OSError("it is a pipe")  # Whoever opens one waits for its other end.
+        if not os.path.isfile(path):  # A pipe would be waited for.
+            raise OSError("there is no such file")
         with open(path, "rb") as file:
             manifest = json.loads(file.read(_LARGEST))
     # RecursionError: brackets in brackets in brackets.
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"manifest {path}: not a readable JSON file ({error}).") from error
-    version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
-    if version != _VERSION:
-        raise UserError(
-            f"manifest {path}: `manifest_version` must be {_VERSION}. Received: {version!r:.80}."
-        )
-    for key in _OBJECTS:
-        if not isinstance(manifest.get(key), dict):
-            raise UserError(
-                f"manifest {path}: `{key}` must be an object. Received: {manifest.get(key)!r:.80}."
-            )
-    source = manifest["weights"].get("source")
-    if source not in options.SOURCES:
-        raise UserError(
-            f"manifest {path}: the source of the weights must be one of "
-            f"{', '.join(options.SOURCES)}. Received: {source!r:.80}."
-        )
     try:
-        spec_of(manifest)
-        training_of(manifest)
+        _check(manifest)
     except UserError as error:
         raise UserError(f"manifest {path}: {error}") from error
     return manifest
+
+
+def _check(manifest):
+    version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
+    if version != _VERSION:
+        raise UserError(f"`manifest_version` must be {_VERSION}. Received: {version!r:.80}.")
+    for key in _OBJECTS:
+        if not isinstance(manifest.get(key), dict):
+            raise UserError(f"`{key}` must be an object. Received: {manifest.get(key)!r:.80}.")
+    weights = manifest["weights"]
+    if weights.get("source") not in options.SOURCES or not isinstance(weights.get("layers"), dict):
+        raise UserError(
+            f"`weights` must have a `source`, one of {', '.join(options.SOURCES)}, and `layers`, "
+            f"an object. Received: {weights.get('source')!r:.80}, {weights.get('layers')!r:.80}."
+        )
+    spec, training = spec_of(manifest), training_of(manifest)
+    if training is not None and training.layer != spec.layer:
+        raise UserError(
+            f"it is that of the {spec}, but its weights were trained for {training.layer:.80}."
+        )
 
 
 def spec_of(manifest: Mapping) -> Spec:
@@ -167,17 +169,16 @@ def check_module(manifest: Mapping, spec: Spec, digests: Mapping[str, str]) -> N
     Raises:
       UserError: names what differs.
     """
-    for key, value in _stated(spec).items():
-        if manifest.get(key) != value:
-            raise UserError(f"`{key}` is {value}, the manifest says {manifest.get(key)!r:.80}")
-    stated = manifest["weights"].get("layers")
-    stated = stated if isinstance(stated, dict) else {}
-    if list(stated) != list(digests):
+    stated = spec_of(manifest)
+    if stated != spec:
+        raise UserError(f"the module is the {spec}, the manifest is that of the {stated}")
+    layers = manifest["weights"]["layers"]
+    if list(layers) != list(digests):
         raise UserError(
-            f"the layers are {', '.join(digests)}, the manifest says {', '.join(stated):.200}"
+            f"the layers are {', '.join(digests)}, the manifest says {', '.join(layers):.200}"
         )
     for name, digest in digests.items():
-        if digest != stated[name]:
+        if digest != layers[name]:
             raise UserError(f"the weights of {name} are not those of the manifest")
 
 

@@ -9,13 +9,13 @@ from export import licenses
 from unpooling import options, vgg19
 from unpooling.errors import UserError
 
-__all__ = ["ASSET_URL_PATTERN", "PUBLISHER_PATTERN", "Publication", "Spec", "hub_tags"]
+__all__ = ["ASSETS", "PUBLISHER_PATTERN", "Publication", "Spec"]
 
-# Regular expressions, to be matched as a whole and with re.ASCII.
+# To be matched as a whole and with re.ASCII.
 PUBLISHER_PATTERN = r"[a-z\d-]+"
-ASSET_URL_PATTERN = r"https?://[\w.:/~%-]+"
 
-_ASSETS = pathlib.Path(__file__).parent.parent / "assets"
+# Beside the packages: templates, diagrams, and the tags of the hub.
+ASSETS = pathlib.Path(__file__).parent.parent / "assets"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +37,22 @@ class Spec:
     engine: str | None = "argmax"
 
     def __post_init__(self):
-        for name, value, allowed in (
-            ("kind", self.kind, options.KINDS),
-            ("layer", self.layer, vgg19.LAYERS),
-        ):
-            if value not in allowed:
-                raise UserError(f"`{name}` must be one of {', '.join(allowed)}. Received: {value}.")
+        self._check(kind=options.KINDS, layer=vgg19.LAYERS)
         if self.kind == "decoder" or not self.pooled:
             object.__setattr__(self, "index_dtype", None)
             object.__setattr__(self, "engine", None)
-            return
-        for name, value, allowed in (
-            ("index_dtype", self.index_dtype, options.INDEX_DTYPES),
-            ("engine", self.engine, options.ENGINES),
-        ):
+        else:
+            self._check(index_dtype=options.INDEX_DTYPES, engine=options.ENGINES)
+
+    def _check(self, **choices):
+        for name, allowed in choices.items():
+            value = getattr(self, name)
             if value not in allowed:
                 raise UserError(f"`{name}` must be one of {', '.join(allowed)}. Received: {value}.")
+
+    def __str__(self):
+        choices = f", {self.index_dtype} indices, {self.engine} pooling" if self.engine else ""
+        return f"{self.kind} for {self.layer}{choices}"
 
     @property
     def name(self) -> str:
@@ -62,8 +62,8 @@ class Spec:
     @property
     def folder_name(self) -> str:
         """The name of the artifact's folder: "vgg19-block5-conv2", with "-decoder" for one."""
-        folder = f"vgg19-{self.layer.replace('_', '-')}"
-        return folder if self.kind == "encoder" else f"{folder}-{self.kind}"
+        ending = "" if self.kind == "encoder" else "-decoder"
+        return f"vgg19-{self.layer.replace('_', '-')}{ending}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class Spec:
     @property
     def diagram(self) -> str:
         """The path of a PNG that shows the architecture."""
-        return str(_ASSETS / "diagrams" / f"{self.folder_name}.png")
+        return str(ASSETS / "diagrams" / f"{self.folder_name}.png")
 
     @property
     def mate(self) -> "Spec":
@@ -160,32 +160,33 @@ class Publication:
     license: str | None = None
 
     def __post_init__(self):
-        if not re.fullmatch(PUBLISHER_PATTERN, self.publisher, re.ASCII):
-            raise UserError(
-                "`publisher` must consist of lower-case letters, digits and hyphens. "
-                f"Received: {self.publisher}."
-            )
-        if self.model_version < 1:
-            raise UserError(f"`model_version` must be at least 1. Received: {self.model_version}.")
-        if not re.fullmatch(ASSET_URL_PATTERN, self.asset_url, re.ASCII):
-            raise UserError(
-                f"`asset_url` must be an http or https URL. Received: {self.asset_url}."
-            )
-        if self.dataset not in hub_tags()["dataset"]:
-            raise UserError(
-                "`dataset` must be a dataset tag of the hub; assets/hub_tags.json lists them. "
-                f"Received: {self.dataset}."
-            )
-        if self.license not in (None, *licenses.NAMES):
-            raise UserError(
-                f"`license` must be one of {', '.join(licenses.NAMES)}. Received: {self.license}."
-            )
+        tags = json.loads((ASSETS / "hub_tags.json").read_text(encoding="utf-8"))
+        url = re.fullmatch(r"https?://[\w.:/~%-]+", self.asset_url, re.ASCII)
+        # robots.txt keeps hubs from fetching these.
+        of_release = re.match(r"https://github\.com/.*/releases/download\b", self.asset_url)
+        rules = {
+            "publisher": (
+                re.fullmatch(PUBLISHER_PATTERN, self.publisher, re.ASCII),
+                "must consist of lower-case letters, digits and hyphens",
+            ),
+            "model_version": (self.model_version >= 1, "must be at least 1"),
+            "asset_url": (
+                url and not of_release,
+                "must be an http or https URL, and not that of a GitHub release",
+            ),
+            "dataset": (
+                self.dataset in tags["dataset"],
+                "must be a dataset tag of the hub; assets/hub_tags.json lists them",
+            ),
+            "license": (
+                self.license in (None, *licenses.NAMES),
+                f"must be one of {', '.join(licenses.NAMES)}",
+            ),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise UserError(f"`{name}` {rule}. Received: {getattr(self, name)}.")
 
     def url(self, spec: Spec, file: str) -> str:
         """Returns the address of one of an artifact's files."""
         return f"{self.asset_url.rstrip('/')}/{spec.folder_name}/{file}"
-
-
-def hub_tags() -> dict[str, list[str]]:
-    """Returns the values that the hub allows for each kind of metadata."""
-    return json.loads((_ASSETS / "hub_tags.json").read_text(encoding="utf-8"))

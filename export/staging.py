@@ -1,4 +1,4 @@
-"""A folder that is made elsewhere, checked, and put in place by renaming: whole or not at all."""
+"""A folder that is made elsewhere and put in place by renaming: whole or not at all."""
 
 import contextlib
 import os
@@ -15,19 +15,14 @@ __all__ = ["staged"]
 def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[str]:
     """Yields a temporary folder beside `directory`; at the end its files become that folder.
 
-    The folder at `directory` is this function's alone. It holds the files of the last complete
-    call or does not exist, never a mixture. If the body raises, nothing changes. If the process is
-    killed between the two renames at the end, the old folder is left beside `directory` under a
-    temporary name, and the next call puts it back.
+    The folder at `directory` holds the files of the last complete call or does not exist, never a
+    mixture. If the body raises, nothing changes. If the process is killed between the two renames
+    at the end, the old folder is left beside `directory`, and the next call puts it back.
 
     Args:
       directory: where the files belong; made if it does not exist.
-      names: the files that the body writes into the temporary folder. Whatever else it leaves
-        there is removed.
+      names: the files that the body writes into the temporary folder; others are removed.
       overwrite: whether an existing folder may be replaced.
-
-    Yields:
-      The path of the temporary folder.
 
     Raises:
       UserError: before anything is done, if `directory` exists and `overwrite` is not set, is not
@@ -44,9 +39,8 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
             os.makedirs(parent, exist_ok=True)
             temporary = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
         except OSError as error:
-            raise UserError(
-                f"{directory} cannot be made ({error.strerror}): choose another --output_dir."
-            ) from error
+            reason = f"cannot be made ({error.strerror}): choose another --output_dir."
+            raise UserError(f"{directory} {reason}") from error
         try:
             yield temporary
             complete = os.path.join(temporary, "complete")
@@ -67,10 +61,10 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
 def _check_target(directory, names, overwrite):
     if not os.path.lexists(directory):
         return
-    if not os.path.isdir(directory):
-        raise UserError(f"{directory} is not a folder: choose another --output_dir.")
-    if os.path.ismount(directory):
-        raise UserError(f"{directory} is a mount point: choose a folder in it as --output_dir.")
+    if not os.path.isdir(directory) or os.path.ismount(directory):
+        raise UserError(
+            f"{directory} is not a folder, or is a mount point: choose another --output_dir."
+        )
     held = sorted(os.listdir(directory))
     if others := [name for name in held if name not in names]:
         raise UserError(
@@ -85,7 +79,7 @@ def _check_target(directory, names, overwrite):
 
 
 def _missing_folders(path):
-    """The folders on the way to `path` that do not exist, the innermost first."""
+    """Returns the folders on the way to `path` that do not exist, the innermost first."""
     missing = []
     while not os.path.lexists(path):
         missing.append(path)

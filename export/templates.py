@@ -4,10 +4,9 @@ import pathlib
 
 import jinja2
 
-__all__ = ["ASSETS", "environment"]
+from export.spec import ASSETS
 
-# Beside the packages: the templates of cards and of a hub's pages, and the hub's tags.
-ASSETS = pathlib.Path(__file__).parent.parent / "assets"
+__all__ = ["environment"]
 
 
 def environment(folder: pathlib.Path = ASSETS, html: bool = False) -> jinja2.Environment:

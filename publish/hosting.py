@@ -1,6 +1,5 @@
 """What publishing on Kaggle and on Hugging Face have in common: what is sent, and how."""
 
-import contextlib
 import importlib
 import logging
 import os
@@ -8,17 +7,17 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 from absl import flags
 
 from export import artifact, card, checksums, licenses
 from export.artifact import Artifact
-from export.spec import Publication, Spec
+from export.spec import Spec
 from unpooling import archive
 from unpooling.errors import UserError, one_line
 
-__all__ = ["Host", "define_flags", "license_of", "notes", "publish", "readme", "variation"]
+__all__ = ["Host", "define_flags", "notes", "publish", "readme", "variation"]
 
 # What follows the path of a URL. Whoever has that of an upload can write in the user's name.
 _QUERY = re.compile(r"(?<=\S)\?[^\s'\")]+")
@@ -30,22 +29,14 @@ class Host:
     Subclasses have four methods: `default(publisher, spec)` returns where a module goes if the user
     does not say; `facts(client, place, found)` what is sent beside the files, by name;
     `upload(client, place, folder, facts)` sends a folder; `errors()` returns the classes of what
-    the client raises if it cannot reach the host or is refused.
+    the client raises if it cannot reach the host or is refused. And these attributes:
 
-    Attributes:
-      name: for people.
-      key: for cards, one of `card.HOSTS`.
-      form: a regular expression for where a module goes there, and `wanted`, the same in words.
-      download: the Python expression that downloads a module from there, with `{}` for the place.
-      credentials: the page that says how the client finds the user's.
+      * name: for people;
+      * key: for cards, one of `card.HOSTS`;
+      * form: a regular expression for where a module goes there, and `wanted`, the same in words;
+      * download: the Python expression that downloads a module from there, with `{}` for the place;
+      * credentials: the page that says how the client finds the user's.
     """
-
-    name: str
-    key: str
-    form: str
-    wanted: str
-    download: str
-    credentials: str
 
 
 def publish(host: Host, folder: str, place: str | None, dry_run: bool) -> None:
@@ -75,8 +66,16 @@ def publish(host: Host, folder: str, place: str | None, dry_run: bool) -> None:
     places = {"encoder": host.default(publisher, spec.mate), spec.kind: place}
     text = readme(found, host.key, {k: host.download.format(p) for k, p in places.items()})
     facts = host.facts(client, place, found)
-    with _contents(found, text) as contents:
-        print(_listing(contents, facts), flush=True)
+    with tempfile.TemporaryDirectory(prefix="publish-") as contents:
+        archive.read(found.path("tar.gz")).unpack(contents)
+        for ending in ("manifest.json", "png"):
+            shutil.copy(found.path(ending), contents)
+        pathlib.Path(contents, "README.md").write_text(text, encoding="utf-8", newline="\n")
+        checksums.write(contents, _files(contents))
+        for name, fact in facts.items():
+            print(f"{name}: {fact}")
+        for name in _files(contents):
+            print(f"{os.path.getsize(os.path.join(contents, name)):>13,} bytes  {name}")
         if dry_run:
             print(f"\nREADME.md:\n\n{text}\ndry run: nothing was sent")
             return
@@ -88,9 +87,11 @@ def publish(host: Host, folder: str, place: str | None, dry_run: bool) -> None:
                 causes.append(causes[-1].__cause__)
             if not any(isinstance(cause, host.errors()) for cause in causes):
                 raise
+            reasons = (one_line(cause).rstrip(".") or type(cause).__name__ for cause in causes)
+            reason = _QUERY.sub("?...", ": ".join(dict.fromkeys(reasons)))
             raise UserError(
-                f"Upload of {place} to {host.name} failed: {_explain(causes)}. The command can be "
-                f"repeated. For credentials see {host.credentials}"
+                f"Upload of {place} to {host.name} failed: {reason}. The command can be repeated. "
+                f"For credentials see {host.credentials}"
             ) from error
     print("done")
 
@@ -101,27 +102,19 @@ def variation(spec: Spec) -> str:
     return dtype + ("-xla" if spec.engine == "xla" else "")
 
 
-def license_of(found: Artifact) -> licenses.License:
-    """Returns the license of an artifact's weights."""
-    return licenses.of(found.manifest, found.page.metadata["dataset"][0])
-
-
 def readme(found: Artifact, key: str, downloads: Mapping[str, str]) -> str:
     """Returns an artifact's card as a host shows it, see `card.render`.
 
     It is rendered from the manifest, so changes made to the card by hand are not in it.
     """
-    page, spec = found.page, found.spec
-    asset_url = found.asset_path.removesuffix(f"/{spec.folder_name}/{spec.archive_name}")
-    publication = Publication(page.publisher, page.version, asset_url, page.metadata["dataset"][0])
+    publication = card.publication(found.page, found.spec)
     return card.render(found.manifest, publication, key, downloads)
 
 
 def notes(found: Artifact) -> str:
     """Returns in one line what a version of a module is made of, from its manifest."""
-    page, stated, license = found.page, found.manifest, license_of(found)
-    title = license.title
-    if license.name == "cc-by-4.0":
+    page, stated, title = found.page, found.manifest, found.license.title
+    if found.license.name == "cc-by-4.0":
         title += f" (VGG19's ImageNet weights are by {licenses.AUTHORS})"
     packages = ("unpooling-encoders", "tensorflow", "numpy", "python")
     versions = ", ".join(f"{name} {stated['versions'][name]}" for name in packages)
@@ -132,52 +125,12 @@ def notes(found: Artifact) -> str:
 
 
 def define_flags() -> None:
-    """Defines the flags that both commands have, and keeps signatures out of the clients' logs."""
+    """Defines the flags that both commands have, and silences the clients' logs."""
     flags.DEFINE_string("artifact", "dist/vgg19-block5-conv2", "The artifact's folder.")
     flags.DEFINE_bool("dry_run", False, "Whether to print what would be sent, and send nothing.")
-    make = logging.getLogRecordFactory()
-
-    def make_without_signature(*arguments, **keywords):
-        record = make(*arguments, **keywords)
-        record.msg, record.args = _QUERY.sub("?...", record.getMessage()), None
-        return record
-
-    logging.setLogRecordFactory(make_without_signature)
-    logging.disable(logging.INFO)  # One line for each request.
+    logging.disable(logging.WARNING)  # They name signed URLs when they try again.
 
 
-@contextlib.contextmanager
-def _contents(found: Artifact, text: str) -> Iterator[str]:
-    """Yields a folder with the SavedModel's files and, beside them, what there is to read."""
-    with tempfile.TemporaryDirectory(prefix="publish-") as folder:
-        archive.read(found.path("tar.gz")).unpack(folder)
-        for ending in ("manifest.json", "png"):
-            shutil.copy(found.path(ending), folder)
-        pathlib.Path(folder, "README.md").write_text(text, encoding="utf-8", newline="\n")
-        checksums.write(folder, _files(folder))
-        yield folder
-
-
-def _listing(folder: str, facts: Mapping[str, str]) -> str:
-    width = max(map(len, facts))
-    lines = [f"{name:{width}}  {fact}" for name, fact in facts.items()]
-    digests = {name: checksums.file_digest(os.path.join(folder, name)) for name in _files(folder)}
-    for name, digest in digests.items():
-        lines.append(f"{digest['sha256']}  {digest['bytes']:>11,} bytes  {name}")
-    total = sum(digest["bytes"] for digest in digests.values())
-    return "\n".join([*lines, f"{len(digests)} files, {total:,} bytes"])
-
-
-def _files(folder: str) -> list[str]:
+def _files(folder):
     found = (path for path in pathlib.Path(folder).rglob("*") if path.is_file())
     return sorted(path.relative_to(folder).as_posix() for path in found)
-
-
-def _explain(causes: Sequence[BaseException]) -> str:
-    """What an error and its causes say, without the signatures of URLs."""
-    reasons = []
-    for cause in causes:
-        reason = one_line(cause).rstrip(".") or type(cause).__name__
-        if not any(reason in known for known in reasons):
-            reasons.append(reason)
-    return _QUERY.sub("?...", ": ".join(reasons))

@@ -60,7 +60,8 @@ class HuggingFace(hosting.Host):
     def errors(self):
         from huggingface_hub import errors as known
 
-        return (OSError, known.HTTPError, known.HFValidationError)
+        refused = (known.HFValidationError, known.LocalTokenNotFoundError)
+        return (known.HTTPError, ConnectionError, *refused)
 
 
 def publish(

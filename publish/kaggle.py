@@ -39,7 +39,7 @@ class Kaggle(hosting.Host):
     def facts(self, client, place, found):
         return {
             "to": f"https://www.kaggle.com/models/{place}",
-            "license": hosting.license_of(found).kaggle,
+            "license": found.license.kaggle,
             "notes": hosting.notes(found),
         }
 
@@ -47,10 +47,11 @@ class Kaggle(hosting.Host):
         client.model_upload(place, folder, facts["license"], facts["notes"])
 
     def errors(self):
+        import requests
         from kagglehub import exceptions as known
 
         refused = (known.CredentialError, known.UnauthenticatedError, known.NotFoundError)
-        return (OSError, known.BackendError, *refused)  # Those of requests are of OSError.
+        return (requests.RequestException, ConnectionError, known.BackendError, *refused)
 
 
 def publish(folder: str, handle: str | None = None, dry_run: bool = False) -> None:

@@ -28,21 +28,14 @@ __all__ = ["application"]
 FLAGS = flags.FLAGS
 
 _HERE = pathlib.Path(__file__).parent
-_TYPES = {
-    ".gz": "application/gzip",
-    ".json": "application/json",
-    ".md": "text/markdown; charset=utf-8",
-    ".png": "image/png",
-}
-_COLLECTION = ("collection", "collections")  # Either word may stand in its URL.
-_BUCKETS = r"^https?://storage\.googleapis\.com/"
+_TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png"}
 _HEADERS = {
-    # Pages cannot run scripts other than ours, nor send anything.
+    # Pages run no scripts and send nothing.
     "content-security-policy": "default-src 'none'; img-src 'self' https:; style-src 'self'; "
-    "script-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",  # Ask again, by ETag: a version may have been replaced.
+    "cache-control": "no-cache",  # A version may have been replaced.
 }
 
 
@@ -57,7 +50,6 @@ def application(root: str) -> applications.Starlette:
     """
     environment = templates.environment(_HERE / "templates", html=True)
     environment.filters["markdown"] = markdown.render_line
-    static = staticfiles.StaticFiles(directory=_HERE / "static")
 
     @functools.lru_cache(maxsize=1)
     def read(state: tuple) -> _Table:
@@ -69,15 +61,11 @@ def application(root: str) -> applications.Starlette:
         table = read(tuple((str(page), page.stat().st_mtime_ns) for page in pages))
         response = _respond(request, table, environment)
         response.headers.update(_HEADERS)
-        if "etag" in response.headers and static.is_not_modified(response.headers, request.headers):
-            return staticfiles.NotModifiedResponse(response.headers)
         return response
 
+    static = staticfiles.StaticFiles(directory=_HERE / "static")
     return applications.Starlette(
-        routes=[
-            routing.Mount("/static", static),
-            routing.Route("/{path:path}", serve),
-        ]
+        routes=[routing.Mount("/static", static), routing.Route("/{path:path}", serve)]
     )
 
 
@@ -86,7 +74,8 @@ class _Table:
 
     Attributes:
       models: artifacts; where the path has no version, the newest.
-      files: (file, artifact).
+      names: those paths without a version.
+      files: (artifact, name of one of its files).
       pages: (text, head) of publishers and collections.
     """
 
@@ -96,8 +85,8 @@ class _Table:
             name = f"{found.page.publisher}/{found.page.name}"
             self.models[name] = self.models[f"{name}/{found.page.version}"] = found
             folder = tree.files_path(found.asset_path)
-            for file in found.spec.files:
-                self.files[f"{folder}/{file}"] = (file, found)
+            self.files.update({f"{folder}/{file}": (found, file) for file in found.spec.files})
+        self.names = [name for name in self.models if name.count("/") == 1]
         docs = pathlib.Path(root, tree.DOCS)
         for path in [*docs.glob("*/*.md"), *docs.glob("*/collections/*/*.md")]:
             try:
@@ -106,19 +95,8 @@ class _Table:
             except (UserError, OSError, UnicodeDecodeError) as error:
                 logging.warning("%s is left out: %s", path, error)
                 continue
-            urls = [page.publisher]
-            if page.kind == "Collection":
-                urls = [f"{page.publisher}/{word}/{page.name}" for word in _COLLECTION]
-                urls += [f"{url}/{page.version}" for url in urls]
-            self.pages.update(dict.fromkeys(urls, (content, page)))
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name in self.models if name.count("/") == 1]
-
-    def nothing_at(self, path: str) -> str:
-        names = ", ".join(f"/{name}" for name in self.names) or "none yet"
-        return f"There is nothing at /{one_line(path)}. The models are: {names}."
+            url = f"{page.publisher}/collection/{page.name}" if page.name else page.publisher
+            self.pages[url] = (content, page)
 
 
 def _respond(request, table, environment):
@@ -126,16 +104,23 @@ def _respond(request, table, environment):
     wanted = request.query_params.get("tf-hub-format")
     if path in table.files and wanted in (None, "compressed"):  # The client always adds it.
         return _file(*table.files[path])
-    if wanted is not None:
-        return _protocol(path, wanted, table)
+    there = ", ".join(f"/{name}" for name in table.names) or "none yet"
+    missing = f"There is nothing at /{one_line(path)}. The models are: {there}."
+    if wanted is not None:  # TensorFlow Hub's protocol.
+        found = table.models.get(path)
+        if found is None:
+            return responses.PlainTextResponse(f"{missing}\n", 404)
+        if wanted == "compressed":
+            return _file(found, found.spec.archive_name)
+        if wanted == "uncompressed":
+            # A bucket's gs://, where the publisher has to unpack it, is all that the client takes.
+            bucket = r"^https?://storage\.googleapis\.com/"
+            location = re.sub(bucket, "gs://", found.asset_path.removesuffix(".tar.gz"))
+            return responses.PlainTextResponse(location, 303, {"location": location})
+        reason = f"tf-hub-format must be compressed or uncompressed. Received: {wanted}."
+        return responses.PlainTextResponse(f"{one_line(reason)}\n", 400)
 
-    def page(template: str, status: int = 200, **values) -> responses.HTMLResponse:
-        values = {"base": str(request.base_url), **values}
-        return responses.HTMLResponse(environment.get_template(template).render(values), status)
-
-    if path == "":
-        pages = {id(page): page for _, page in table.pages.values()}.values()
-        return page("index.html", modules=[table.models[n] for n in table.names], pages=pages)
+    status, template, values = 200, "page.html", {"base": request.base_url}
     if path in table.models:
         found = table.models[path]
         content = pathlib.Path(found.path("md")).read_text(encoding="utf-8")
@@ -143,35 +128,25 @@ def _respond(request, table, environment):
         body = markdown.render(content, {os.path.dirname(found.asset_path): files_url})
         name = f"{found.page.publisher}/{found.page.name}/"
         versions = [n.removeprefix(name) for n in table.models if n.startswith(name)]
-        return page("model.html", module=found, files_url=files_url, versions=versions, body=body)
-    if path in table.pages:
+        values |= {"page": found.page, "body": body, "module": found}
+        values |= {"files_url": files_url, "versions": versions}
+    elif path in table.pages:
         content, head = table.pages[path]
-        return page("page.html", page=head, body=markdown.render(content, {}))
-    return page("missing.html", 404, reason=table.nothing_at(path), models=table.names)
+        values |= {"page": head, "body": markdown.render(content, {}), "module": None}
+    else:
+        status, template = 200 if path == "" else 404, "index.html"
+        values |= {"missing": missing if path else "", "pages": table.pages}
+        values["modules"] = [table.models[name] for name in table.names]
+    return responses.HTMLResponse(environment.get_template(template).render(values), status)
 
 
-def _protocol(path, wanted, table):
-    """Answers a request of TensorFlow Hub's protocol for a model."""
-    found = table.models.get(path)
-    if found is None:
-        return responses.PlainTextResponse(f"{table.nothing_at(path)}\n", 404)
-    if wanted == "compressed":
-        return _file(found.spec.archive_name, found)
-    if wanted == "uncompressed":
-        # Where the publisher has to unpack it: a bucket's gs:// is all that `tensorflow_hub` takes.
-        location = re.sub(_BUCKETS, "gs://", found.asset_path.removesuffix(".tar.gz"))
-        return responses.PlainTextResponse(location, 303, {"location": location})
-    reason = f"tf-hub-format must be compressed or uncompressed. Received: {wanted}."
-    return responses.PlainTextResponse(f"{one_line(reason)}\n", 400)
-
-
-def _file(name: str, found: Artifact) -> responses.FileResponse:
-    """A file with its SHA-256 as ETag; Starlette handles ranges and HEAD."""
-    digest = found.digests.get(name)
+def _file(found: Artifact, name: str) -> responses.FileResponse:
+    """A file, an archive with its SHA-256 as ETag; Starlette handles ranges and HEAD."""
+    is_archive = name == found.spec.archive_name
     return responses.FileResponse(
         os.path.join(found.folder, name),
         media_type=_TYPES.get(os.path.splitext(name)[1], "text/plain; charset=utf-8"),
-        headers={"etag": f'"{digest}"'} if digest else None,
+        headers={"etag": f'"{found.manifest["archive"]["sha256"]}"'} if is_archive else None,
     )
 
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from export import artifact, checksums, cli, hub_page, manifest, staging, templates
+from export import artifact, card, checksums, cli, hub_page, manifest, staging, templates
 from export.artifact import Artifact
 from unpooling.errors import UserError
 
@@ -65,9 +65,18 @@ def add(folders: Sequence[str], output_dir: str, overwrite: bool = False) -> lis
                 )
             places[place] = each
     _check_pairs(present)
-    if not overwrite:
-        for added in found:
-            _check_version(added, output_dir)
+    for added in found:
+        places = {  # The checksums stand for all five files.
+            f"{files_path(added.asset_path)}/{checksums.FILE}": checksums.FILE,
+            f"{DOCS}/{hub_page.docs_path(added.page)}": added.spec.file("md"),
+        }
+        for place, name in places.items():
+            there, source = os.path.join(output_dir, place), os.path.join(added.folder, name)
+            if not overwrite and os.path.exists(there) and not filecmp.cmp(source, there, False):
+                raise UserError(
+                    f"{output_dir} already holds {place}: pass --overwrite to replace that "
+                    "version, or build another --model_version."
+                )
     for added in found:
         target = os.path.join(output_dir, files_path(added.asset_path))
         with staging.staged(target, added.spec.files, overwrite=True) as folder:
@@ -96,13 +105,12 @@ def artifacts(tree: str) -> list[Artifact]:
             page = hub_page.read(path.read_text(encoding="utf-8"))
             if path.relative_to(docs).as_posix() != hub_page.docs_path(page):
                 raise UserError(f"it must lie in {hub_page.docs_path(page)}")
-            (asset_path,) = page.metadata["asset-path"]
+            asset_path = page.metadata["asset-path"]
             folder = os.path.join(tree, files_path(asset_path))
             name = os.path.basename(asset_path).removesuffix(".tar.gz") + ".manifest.json"
             stated = manifest.read(os.path.join(folder, name))
             spec = manifest.spec_of(stated)
-            if os.path.basename(asset_path) != spec.archive_name:
-                raise UserError(f"its manifest is that of a {spec.kind}")
+            card.publication(page, spec)
             for file in spec.files:
                 os.stat(os.path.join(folder, file))
             found.append(Artifact(folder, spec, page, stated))
@@ -130,38 +138,22 @@ def _check_pairs(present: Sequence[Artifact]) -> None:
     """Refuses a decoder that was trained for other weights than its encoder in the tree has."""
     for decoder in present:
         record = decoder.manifest["weights"].get("training")
-        if decoder.kind != "decoder" or not record:
+        if not record:
             continue
         encoders = [
-            other
-            for other in present
-            if other.page.publisher == decoder.page.publisher
-            and other.spec.name == decoder.spec.mate.name
+            e
+            for e in present
+            if (e.page.publisher, e.spec.name) == (decoder.page.publisher, decoder.spec.mate.name)
         ]
         # The one that the decoder's card names; else any version.
         folder = os.path.dirname(decoder.asset_path).removesuffix("-decoder")
         encoders = [e for e in encoders if os.path.dirname(e.asset_path) == folder] or encoders
         trained_for = record["encoder"]["sha256"]
-        if encoders and all(e.manifest["weights"].get("layers") != trained_for for e in encoders):
+        if encoders and all(e.manifest["weights"]["layers"] != trained_for for e in encoders):
             raise UserError(
                 f"the decoder in {decoder.folder} was trained for an encoder with other weights "
                 f"than that in {encoders[0].folder}: publish the encoder that it was trained for, "
                 "or train a decoder for this one."
-            )
-
-
-def _check_version(added: Artifact, output_dir: str) -> None:
-    places = {  # The checksums stand for all five files.
-        os.path.join(files_path(added.asset_path), checksums.FILE): checksums.FILE,
-        os.path.join(DOCS, hub_page.docs_path(added.page)): added.spec.file("md"),
-    }
-    for place, name in places.items():
-        there = os.path.join(output_dir, place)
-        source = os.path.join(added.folder, name)
-        if os.path.lexists(there) and not filecmp.cmp(source, there, shallow=False):
-            raise UserError(
-                f"{output_dir} already holds {place}: pass --overwrite to replace that version, or "
-                "build another --model_version."
             )
 
 

@@ -50,7 +50,7 @@ def test_it_builds_every_half_and_the_page_of_all(collection):
     page = (pages / "collections" / tree.COLLECTION / "1.md").read_text(encoding="utf-8")
     for made in built:
         assert f"(/emilutz/{made.spec.name}/1)" in page
-        if made.kind == "decoder":
+        if made.spec.kind == "decoder":
             assert made.manifest["weights"]["training"]["encoder"]["seed"] == 3
             assert f" | {made.error:.3f} | " in page
     assert "<!-- dataset: coco-2017 -->" in page
@@ -71,7 +71,7 @@ def test_what_is_there_is_neither_trained_nor_built_again(collection, capsys):
     folder, built = collection
     before = {path: path.stat().st_mtime_ns for path in (folder / "dist").glob("vgg19*/*")}
     again = build(folder, photos=None)
-    assert [made.digests for made in again] == [made.digests for made in built]
+    assert [made.manifest for made in again] == [made.manifest for made in built]
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert capsys.readouterr().out.count("built already: ") == 4
 

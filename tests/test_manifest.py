@@ -9,7 +9,6 @@ import platform
 import tarfile
 import zlib
 
-import numpy as np
 import pytest
 
 from export import archive as archives
@@ -226,14 +225,9 @@ def test_another_module_is_named(stated, digests):
         )
 
 
-@pytest.mark.parametrize("part", [0, 1], ids=["kernel", "bias"])
-def test_the_layer_with_other_weights_is_named(stated, part):
-    layers = dict(weights.load("random", LAYER).layers)
-    arrays = [array.copy() for array in layers["block2_conv1"]]
-    arrays[part].flat[-1] = np.nextafter(arrays[part].flat[-1], np.float32(1))
-    layers["block2_conv1"] = tuple(arrays)
+def test_the_layer_with_other_weights_is_named(stated, digests):
     with pytest.raises(UserError, match="the weights of block2_conv1 are not those of the"):
-        manifest.check_module(stated, SPEC, weights.Weights(layers, "random").digests)
+        manifest.check_module(stated, SPEC, digests | {"block2_conv1": 64 * "0"})
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import argparse
 import sys
 
-from export.verify import verify
 from unpooling.errors import UserError, one_line
 
 __all__ = ["main"]
@@ -39,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="accept an archive without the files beside it: skipped checks are no failure",
     )
     options = parser.parse_args(arguments)
+
+    from export.verify.checks import verify  # Needs TensorFlow, which --help does not.
+
     checks = []
     try:
         for check in verify(options.archive, options.manifest):

@@ -107,7 +107,6 @@ def _check_indices(name, before, indices):
     expect(in_place, f"{name} do not lie in the windows of their rows")
     windows = _windows(before)
     chosen = (indices[:, 1] % 2) * 2 + indices[:, 2] % 2
-    maxima = windows[np.arange(len(windows)), chosen]
     doubt = np.sort(windows, axis=1)
     doubt = doubt[:, 3] - doubt[:, 2] <= TOLERANCE * np.abs(before).max()
     right = ((chosen == windows.argmax(axis=1)) | doubt).all()
@@ -115,10 +114,6 @@ def _check_indices(name, before, indices):
     # Exact zeros are ties in any arithmetic: ReLU makes them, and the first must win.
     ties = (windows == 0).all(axis=1)
     expect((chosen[ties] == 0).all(), f"{name}: in a tie it is not the first that wins")
-    unpooled = tf.scatter_nd(indices, maxima, before.shape).numpy()
-    back = np.array_equal(_windows(unpooled).max(axis=1), maxima)
-    back &= np.count_nonzero(unpooled) == np.count_nonzero(maxima)
-    expect(back, f"{name}: tf.scatter_nd does not put every maximum back")
 
 
 def _windows(values):
@@ -143,25 +138,23 @@ def _check_nan(loaded):
 
 
 def _check_wrong_input(loaded):
-    side = loaded.spec.downsampling
     shapes = {
         "a picture without a batch axis": (32, 32, 3),
         "one channel": (1, 32, 32, 1),
         "four channels": (1, 32, 32, 4),
         "an empty batch": (0, 32, 32, 3),
-        "a picture that is too small": (1, side - 1, 32, 3),
+        "a picture that is too small": (1, loaded.spec.downsampling - 1, 32, 3),
     }
-    # {what: (input, how a message names what came, how it names what is needed)}
+    # {what: (input, how a message names what was received)}
     cases = {
-        what: (tf.zeros(shape), r"[\[(]" + "[ ,]+".join(map(str, shape)) + r"[\])]", "None, 3|W, 3")
-        for what, shape in shapes.items()
+        what: (tf.zeros(shape), "[ ,]+".join(map(str, shape))) for what, shape in shapes.items()
     }
     for dtype, received in (("uint8", "uint8"), ("float64", "float64|double")):
-        cases[dtype] = (tf.zeros((1, 32, 32, 3), dtype), received, "float32|float tensor")
+        cases[dtype] = (tf.zeros((1, 32, 32, 3), dtype), received)
     calls = {"the call": loaded.module}
     calls |= {f"the signature {name}": call for name, call in loaded.module.signatures.items()}
-    for what, (images, received, needed) in cases.items():
+    for what, (images, received) in cases.items():
         for name, call in calls.items():
             wrong = functools.partial(call, images=images)
-            expect_refused(wrong, name, what, received, needed)
-    return f"{', '.join(cases)}: refused with what came and what is needed"
+            expect_refused(wrong, name, what, received, "None, 3|W, 3|float32|float tensor")
+    return f"{', '.join(cases)}: refused with what was received and what is needed"

@@ -80,8 +80,7 @@ def load(directory: str) -> tuple[str, Loaded]:
             f"the last convolution of an encoder is one of {', '.join(vgg19.LAYERS)}, and so is "
             f"the first of a decoder, after decoder_. Received: {', '.join(layers):.200}"
         )
-    choices = f", {spec.index_dtype} indices, {spec.engine} pooling" if spec.engine else ""
-    return f"{spec.kind} for {spec.layer}{choices}", Loaded(module, spec)
+    return str(spec), Loaded(module, spec)
 
 
 def _index_dtype_and_engine(module):
@@ -180,13 +179,10 @@ def expect_refused(call: Callable[[], object], name: str, what: str, *patterns: 
     try:
         call()
     except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        message = str(error)
+        said = all(re.search(pattern, str(error), re.DOTALL) for pattern in patterns)
+        expect(said, f"{name} refuses {what} without saying what was received or needed: {error}")
     else:
         raise ValueError(f"{name} accepts {what}")
-    expect(
-        all(re.search(pattern, message, re.DOTALL) for pattern in patterns),
-        f"{name} refuses {what} without saying what came and what is needed: {message}",
-    )
 
 
 def close(left, right) -> bool:
