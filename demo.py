@@ -41,10 +41,8 @@ def main(photographs: list[str]) -> int:
         photographs = photographs or examples[-1:]
     if not encoder:
         folder = os.path.dirname(examples[0])
-        encoder, decoder = demo.make_pair(
-            FLAGS.output_dir, folder, FLAGS.layer, "random", FLAGS.steps
-        )
-        print("\n4. Encode a photograph that training did not see, and decode it again.")
+        encoder, decoder = demo.make_pair(FLAGS.output_dir, folder, FLAGS.layer, FLAGS.steps)
+        print("\n4. Encode a photograph that training did not see, decode it, and draw all of it.")
     return 1 if demo.show(encoder, decoder, photographs, FLAGS.output_dir) else 0
 
 

@@ -26,24 +26,19 @@ from unpooling.errors import UserError
 
 FLAGS = flags.FLAGS
 _FIELDS = dataclasses.fields(config.TrainConfig)
-_DEFINE = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
     """Defines a flag for each field of `TrainConfig` but those that `export.cli` defines."""
-    for field in _FIELDS:
-        if "help" in field.metadata:
-            default = None if field.default is dataclasses.MISSING else field.default
-            choices = field.metadata.get("choices")
-            kind = (typing.get_args(field.type) or (field.type,))[0]
-            define = flags.DEFINE_enum if choices else _DEFINE[kind]
-            arguments = [choices] if choices else []
-            define(field.name, default, *arguments, field.metadata["help"], flag_values=values)
+    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    for field in (field for field in _FIELDS if "help" in field.metadata):
+        kind = (typing.get_args(field.type) or (field.type,))[0]
+        default = None if field.default is dataclasses.MISSING else field.default
+        arguments = field.name, default, field.metadata["help"]
+        if choices := field.metadata.get("choices"):
+            flags.DEFINE_enum(*arguments[:2], choices, arguments[2], flag_values=values)
+        else:
+            define.get(kind, flags.DEFINE_string)(*arguments, flag_values=values)
 
 
 def parse(arguments: Sequence[str]) -> dict[str, object]:

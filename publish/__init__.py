@@ -1,1 +1,1 @@
-"""Publishes artifacts that `build_encoder.py` made."""
+"""Publishes artifacts: in a hub of your own, on Kaggle Models, on Hugging Face."""

@@ -17,14 +17,11 @@ OWNER, TOKEN, SIGNATURE = "emilutz", "hf_secretOfTheTest", "signature-of-the-tes
 
 
 class Host:
-    """What a stand-in has received, and how it answers.
+    """What a stand-in has received: `requests` as "METHOD PATH", and by place what was `sent`.
 
-    Attributes:
-      requests: "METHOD PATH" of each request.
-      faults: {part of "METHOD PATH": [status, JSON or "cut", ...]}: what the next such requests get
-        in place of the right answer; "cut" breaks the connection.
-      sent: {place: [{path: content} of each version]}.
-      facts: what came with these versions.
+    `sent` is {place: [{path: content} of each version]}, `facts` what came with these versions.
+    `faults` is {part of "METHOD PATH": [status or "cut", ...]}: what the next such requests get in
+    place of the right answer; "cut" breaks the connection.
     """
 
     def __init__(self):
@@ -149,16 +146,12 @@ class HuggingFace(Host):
         return 200, {"url": f"{self.url}/{place}", "name": place}
 
     def preupload(self, body, place):
-        files = [
-            {
-                "path": file["path"],
-                "uploadMode": "lfs" if "variables.data" in file["path"] else "regular",
-                "shouldIgnore": False,
-                "oid": _oid(self.files(place).get(file["path"]), file["path"]),
-            }
-            for file in json.loads(body)["files"]
-        ]
-        return {"files": files}
+        found = []
+        for path in (file["path"] for file in json.loads(body)["files"]):
+            mode = "lfs" if "variables.data" in path else "regular"
+            oid = _oid(self.files(place).get(path), path)
+            found.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        return {"files": found}
 
     def batch(self, body, place):
         found = []
@@ -224,10 +217,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(2)
             return
-        if isinstance(fault, int):
-            answer = fault, {"error": f"refused with {fault}"}
-        else:
-            answer = (200, fault) if fault else host.answer(self.command, path, body, self.headers)
+        refused = (fault, {"error": f"refused with {fault}"}) if fault else None
+        answer = refused or host.answer(self.command, path, body, self.headers)
         status, content, headers = (*answer, {})[:3]
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()

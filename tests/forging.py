@@ -1,7 +1,9 @@
 """Good modules with something changed, for the tests of what must refuse them."""
 
 import pathlib
+import struct
 import tempfile
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -34,6 +36,14 @@ def packed(files, path):
         write(files, directory)
         pack(directory, str(path))
     return str(path)
+
+
+def in_gzip(tar, *, level=9, flags=0, time=0, end=b"\x02\xff", extra=b""):
+    """These bytes in gzip, byte by byte as RFC 1952 has it, by default as `pack` does."""
+    header = b"\x1f\x8b\x08" + bytes([flags]) + struct.pack("<I", time) + end + extra
+    deflate = zlib.compressobj(level, wbits=-zlib.MAX_WBITS)
+    sums = struct.pack("<II", zlib.crc32(tar), len(tar))
+    return header + deflate.compress(tar) + deflate.flush() + sums
 
 
 def with_graph(files, change):

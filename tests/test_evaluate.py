@@ -6,12 +6,13 @@ import pathlib
 import numpy as np
 import pytest
 import skimage.metrics
+import tensorflow as tf
 from PIL import Image
 
 from tests import photographs
 from training import evaluate
 from training.evaluate import evaluate_folder
-from unpooling import weights
+from unpooling import tiling, weights
 from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
 from unpooling.errors import UserError
@@ -59,10 +60,13 @@ def expected(path, decoder):
 
 def test_the_figures_are_those_of_scikit_image(photos, decoder, tmp_path, capsys):
     output = tmp_path / "evaluation.csv"
-    found, means = evaluate_folder(
+    found, left_out = evaluate_folder(
         LAYER, "random", decoder, str(photos), split="all", output=str(output)
     )
-    assert "skipped 1 unreadable: text.jpg\n" in capsys.readouterr().out
+    assert left_out == [str(photos / "text.jpg")]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1 of 6: text.jpg: left out: picture ")
+    assert all(line.startswith(f"{n} of 6: ") for n, line in enumerate(lines, 1))
     with open(output, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == evaluate.COLUMNS
@@ -74,21 +78,68 @@ def test_the_figures_are_those_of_scikit_image(photos, decoder, tmp_path, capsys
             # TensorFlow's SSIM leaves out the border; scikit-image too, by another rule.
             tolerance = 0.02 if name == "ssim" else 1e-3
             np.testing.assert_allclose(float(row[name]), value, rtol=tolerance, err_msg=name)
-    assert means["error"] == pytest.approx(np.mean([row["error"] for row in found]))
-    assert means["clipped_error"] < means["error"]
+    assert evaluate.means(found)["error"] == pytest.approx(np.mean([row["error"] for row in found]))
+
+
+@pytest.mark.parametrize("layer", ["block1_conv2", "block3_conv2"])
+@pytest.mark.parametrize("height, width", [(48, 100), (68, 12), (8, 100)])
+def test_the_figures_are_the_same_in_tiles(layer, height, width):
+    encoder = Encoder.load(layer, "random")
+    decode = Decoder.load(layer, "random")
+    shapes = []
+
+    def reconstruct(images):
+        shapes.append(images.shape[1:3])
+        return decode(encoder.compact(images)) + 127.0
+
+    picture = photographs.picture(0, height, width)
+    images = picture[np.newaxis].astype(np.float32)
+    decoded = reconstruct(images)
+    clipped = tf.clip_by_value(decoded, 0.0, 255.0)
+    expected = {
+        "error": np.abs(images - decoded).mean(),
+        "clipped_error": np.abs(images - clipped).mean(),
+        "psnr": tf.image.psnr(images, clipped, 255.0)[0],
+        "ssim": tf.image.ssim(images, clipped, 255.0)[0] if height > 10 else np.nan,
+    }
+    for side in (33, 512):
+        found = evaluate.measure(layer, reconstruct, picture, side)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=2e-5, err_msg=f"{name}, {side}")
+
+
+def test_no_more_than_a_tile_is_ever_computed_at_once():
+    shapes = []
+
+    def reconstruct(images):
+        shapes.append(images.shape[1:3])
+        return images + 1.0
+
+    picture = np.zeros((2000, 3000, 3), np.uint8)
+    found = evaluate.measure("block5_conv2", reconstruct, picture)
+    assert found["error"] == found["clipped_error"] == 1.0
+    assert len(shapes) == 24
+    most = 512 + 2 * (tiling.margin("block5_conv2") + 16)
+    assert np.max(shapes) == most and np.sum(np.prod(shapes, axis=1)) > picture.size // 3
 
 
 def test_the_command_measures_what_was_held_out_wherever_it_prints(
     run_command, photos, decoder, tmp_path
 ):
     flags = [f"--layer={LAYER}", "--weights=random", f"--decoder={decoder}", f"--photos={photos}"]
-    output = tmp_path / "each.csv"
-    result = run_command(
-        *("-m", "training.evaluate", *flags, f"--output={output}"), PYTHONIOENCODING="ascii"
-    )
-    assert result.returncode == 0, result.stderr
+    output, odd = tmp_path / "each.csv", next(photos.glob("*/*")).parent / "13.jpg"
+    odd.write_text("no picture")
+    try:
+        result = run_command(
+            *("-m", "training.evaluate", *flags, f"--output={output}"), PYTHONIOENCODING="ascii"
+        )
+    finally:
+        odd.unlink()
+    assert result.returncode == 1  # Since one was left out.
+    assert result.stderr.splitlines()[-1] == "evaluate: 1 left out; see above."
     assert "photographs: 3 (held_out)" in result.stdout
-    assert "\\u7167\\u7247" in result.stdout
+    assert "\\u7167\\u7247/13.jpg: left out: " in result.stdout
     assert "mean absolute error, 0 to 255: " in result.stdout and "3.859" in result.stdout
     with open(output, encoding="utf-8", newline="") as file:
         assert {pathlib.Path(row["picture"]).parent.name for row in csv.DictReader(file)} == {
@@ -102,19 +153,8 @@ def test_the_means_are_over_pictures_that_have_the_figure():
         {"error": 3.0, "clipped_error": 0.5, "psnr": 40.0, "ssim": float("nan")},
     ]
     means = {"error": 2.0, "clipped_error": 0.5, "psnr": 35.0, "ssim": 0.5}
-    assert evaluate.summarise(rows) == means
-
-
-def test_small_pictures_have_no_ssim_and_tiny_ones_are_left_out(tmp_path, decoder, capsys):
-    pair = weights.load("random", LAYER), weights.load_decoder(decoder, LAYER)
-    (small,) = photographs.write(tmp_path, 9, 30, test=1)["test"]
-    (tiny,) = photographs.write(tmp_path / "tiny", 1, 30, test=1)["test"]
-    (row,), means = evaluate.evaluate(LAYER, *pair, [small, tiny])
-    assert np.isnan(row["ssim"]) and row["error"] > 0 and row["height"] == 8
-    assert capsys.readouterr().out == (
-        f"left out: {tiny} with 30x1 pixels; `{LAYER}` needs sides of at least 2\n"
-    )
-    assert np.isnan(means.pop("ssim")) and means == {name: row[name] for name in means}
+    assert evaluate.means(rows) == means
+    assert np.isnan(list(evaluate.means([]).values())).all()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +166,7 @@ def test_small_pictures_have_no_ssim_and_tiny_ones_are_left_out(tmp_path, decode
         ({"encoder": "missing.h5"}, "missing.h5"),
         ({"photos": "missing"}, "--photos must be a folder"),
         ({"photos": "few"}, "--split=held_out holds none of the 1 pictures"),
-        ({"photos": "tiny"}, "is large enough"),
+        ({"photos": "tiny"}, "none of the 1 pictures can be measured"),
         ({"output": "missing/evaluation.csv"}, "--output must be a .csv file"),
         ({"output": "photo.jpg"}, "--output must be a .csv file"),
         ({"layer": "block3_conv2"}, "decoder_block3_conv2"),

@@ -37,12 +37,6 @@ def test_a_few_steps_lower_the_loss_and_change_every_variable(descriptor, saved_
         assert not np.array_equal(variable.numpy(), old), variable.name
 
 
-def test_a_layer_that_is_not_trainable_has_no_trainable_variables(saved_model):
-    layer = hub.KerasLayer(ENCODER.directory(saved_model))
-    assert layer.trainable_variables == []
-    assert len(layer.variables) == 8
-
-
 def test_some_layers_alone_can_be_unfrozen_by_name(saved_model):
     layer = hub.KerasLayer(ENCODER.directory(saved_model), trainable=True)
     before = {v.name: v.numpy() for v in layer.variables}

@@ -38,8 +38,3 @@ def test_the_archive_returns_the_goldens(engine, saved_model):
 
 def test_no_winner_of_the_golden_picture_is_in_doubt():
     assert goldens.lead(goldens.picture(STORED["picture_seed"])) > goldens.MARGIN
-
-
-def test_the_goldens_tell_another_picture_apart():
-    with pytest.raises(AssertionError):
-        assert_golden(goldens.encode("block2_conv2", goldens.picture(1)), "block2_conv2")

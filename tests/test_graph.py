@@ -9,21 +9,10 @@ from tensorflow.core.framework.attr_value_pb2 import AttrValue, NameAttrList
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export.verify.checks import verify
-from tests import forging
+from tests import descriptors, forging
 from tests.forging import functions
 from unpooling import graph
 from unpooling.errors import UserError
-
-MODULES = [
-    ("block1_conv2",),
-    *(
-        ("block2_conv2", dtype, engine)
-        for dtype in ("int64", "int32")
-        for engine in ("argmax", "xla")
-    ),
-    ("block1_conv2", None, None, "decoder"),
-    ("block2_conv2", None, None, "decoder"),
-]
 
 
 def read(directory):
@@ -31,65 +20,14 @@ def read(directory):
     return saved_model_pb2.SavedModel.FromString(content)
 
 
-def saver_nodes(meta_graph):
-    """The names of the nodes that save and restore."""
-    saver = meta_graph.saver_def
-    return saver.save_tensor_name.removesuffix(":0"), saver.restore_op_name
-
-
-@pytest.mark.parametrize("which", MODULES)
-def test_every_kind_of_module_passes(saved_model, which):
-    directory = saved_model(*which)
+@pytest.mark.parametrize("descriptor", descriptors.MODULES, ids=str)
+def test_every_kind_of_module_passes(saved_model, descriptor):
+    directory = descriptor.directory(saved_model)
     (meta_graph,) = read(directory).meta_graphs
     library = meta_graph.graph_def.library.function
     count = sum(len(f.node_def) for f in library) + len(meta_graph.graph_def.node)
     found = f"{count:,} operations in {len(library)} functions, each of a known kind"
     assert graph.check(directory) == found
-
-
-def test_the_lists_hold_nothing_that_no_module_uses(saved_model):
-    used = {"top": set(), "computing": set()}
-    for which in MODULES:
-        (meta_graph,) = read(saved_model(*which)).meta_graphs
-        used["top"] |= {node.op for node in meta_graph.graph_def.node}
-        for function in meta_graph.graph_def.library.function:
-            used["computing"] |= {node.op for node in function.node_def}
-    assert used["top"] >= graph._TOP
-    assert used["computing"] >= graph._COMPUTING | graph._SAVING | graph._RESTORING
-
-
-# Models made with TensorFlow itself.
-
-
-@tf.custom_gradient
-def write_in_the_gradient(values):
-    return tf.identity(values), lambda upstream: (tf.io.write_file("gradient", ""), upstream)[1]
-
-
-HOSTILE = {
-    "holds the operation EagerPyFunc": lambda x: tf.py_function(lambda v: v, [x], tf.float32),
-    "holds the operation WriteFile": write_in_the_gradient,
-    "variables, functions and lists alone. Received: constant": lambda x: x[:0] + CONSTANT,
-    "of a known kind": tf.identity,
-}
-CONSTANT = tf.range(1000.0)[:0]
-
-
-@pytest.mark.parametrize("words", HOSTILE)
-def test_a_model_that_does_more_is_refused(tmp_path, words):
-    def call(x):
-        HOSTILE[words](x)
-        return x * root.v
-
-    root = tf.train.Checkpoint(v=tf.Variable(1.0))
-    specs = [tf.TensorSpec((None,), tf.float32)]
-    root.__call__ = tf.function(call, input_signature=specs, autograph=False)
-    tf.saved_model.save(root, str(tmp_path))
-    try:
-        found = graph.check(str(tmp_path))
-    except UserError as error:
-        found = str(error)
-    assert words in found
 
 
 # A good module's protocol buffer, changed.
@@ -118,32 +56,49 @@ def call(callee, caller):
     return change
 
 
-def change_node(change):
-    """Changes the first node of a function; change(node, the name of the function that saves)."""
-    return lambda m: change(place(m, "features")[0], name_of(m, "_traced_save"))
-
-
-def change_output(form, signature="features", number=0):
-    """A signature returns what saves (0) or restores (1)."""
+def attribute(how):
+    """The first node of a function calls what saves, by an attribute of another form."""
 
     def change(meta_graph):
-        info = next(iter(meta_graph.signature_def[signature].outputs.values()))
-        info.name = form.format(saver_nodes(meta_graph)[number])
+        node, name = place(meta_graph, "features")[0], name_of(meta_graph, "_traced_save")
+        if how == "list":
+            node.attr["branches"].list.func.add(name=name)
+        elif how == "within":
+            node.attr["f"].func.attr["g"].func.MergeFrom(NameAttrList(name=name))
+        else:
+            node.attr["x"].MergeFrom(AttrValue(placeholder="T"))
 
     return change
 
 
-def return_in_parts(meta_graph):
-    info = meta_graph.signature_def["features"].outputs["features"]
-    info.coo_sparse.values_tensor_name = f"{saver_nodes(meta_graph)[0]}:0"
+def save(meta_graph):
+    """The name of the node that saves, as `restore` is that of the node that restores."""
+    return meta_graph.saver_def.save_tensor_name.removesuffix(":0")
 
 
-def edge(form, number):
-    """A call at the top of the graph depends on what saves (0) or restores (1)."""
+def restore(meta_graph):
+    return meta_graph.saver_def.restore_op_name
+
+
+def output(form, node=save, signature="features"):
+    """What a signature returns is what saves or restores."""
 
     def change(meta_graph):
-        node = next(n for n in meta_graph.graph_def.node if n.op == "StatefulPartitionedCall")
-        node.input.append(form.format(saver_nodes(meta_graph)[number]))
+        info = next(iter(meta_graph.signature_def[signature].outputs.values()))
+        if form == "parts":
+            info.coo_sparse.values_tensor_name = f"{node(meta_graph)}:0"
+        else:
+            info.name = form.format(node(meta_graph))
+
+    return change
+
+
+def edge(form, node):
+    """A call at the top of the graph depends on what saves or restores."""
+
+    def change(meta_graph):
+        found = next(n for n in meta_graph.graph_def.node if n.op == "StatefulPartitionedCall")
+        found.input.append(form.format(node(meta_graph)))
 
     return change
 
@@ -154,33 +109,28 @@ def start_with(key, form="{}"):
     def change(meta_graph):
         del meta_graph.signature_def["__saved_model_init_op"]
         meta_graph.collection_def.clear()
-        name = form.format(saver_nodes(meta_graph)[0])
-        meta_graph.collection_def[key].node_list.value.append(name)
+        meta_graph.collection_def[key].node_list.value.append(form.format(save(meta_graph)))
 
     return change
 
 
-def offer(add, role="_traced_save"):
-    """The loaded object holds a function: add(its nodes, the function's name)."""
-    return lambda m: add(m.object_graph_def.nodes, name_of(m, role))
+def offer(how, role="_traced_save"):
+    """The loaded object holds a function."""
 
-
-def offer_as_function(nodes, name):
-    next(n for n in nodes if n.HasField("function")).function.concrete_functions.append(name)
-
-
-def offer_bare(nodes, name):
-    nodes.add().bare_concrete_function.concrete_function_name = name
-
-
-def offer_as_capture(nodes, name):
-    nodes.add().captured_tensor.concrete_function = name
-
-
-def derive_by(role):
     def change(meta_graph):
-        gradient = meta_graph.graph_def.library.registered_gradients[0]
-        gradient.gradient_func = name_of(meta_graph, role)
+        objects, name = meta_graph.object_graph_def, name_of(meta_graph, role)
+        if how == "function":
+            found = next(n for n in objects.nodes if n.HasField("function"))
+            found.function.concrete_functions.append(name)
+        elif how == "bare":
+            objects.nodes.add().bare_concrete_function.concrete_function_name = name
+        elif how == "capture":
+            objects.nodes.add().captured_tensor.concrete_function = name
+        elif how == "list":
+            objects.concrete_functions[name].SetInParent()
+        else:
+            gradient = meta_graph.graph_def.library.registered_gradients[0]
+            gradient.gradient_func = name
 
     return change
 
@@ -198,13 +148,13 @@ def call_in_a_ring(count):
     return change
 
 
-def add_object(kind):
-    return lambda m: getattr(m.object_graph_def.nodes.add(), kind).SetInParent()
-
-
-def add_class(identifier="_generic_user_object", **fields):
+def add_object(kind="user_object", identifier="_generic_user_object", **fields):
     def change(meta_graph):
-        meta_graph.object_graph_def.nodes.add(**fields).user_object.identifier = identifier
+        node = meta_graph.object_graph_def.nodes.add(**fields)
+        if kind:
+            getattr(node, kind).SetInParent()
+        if kind == "user_object":
+            node.user_object.identifier = identifier
 
     return change
 
@@ -212,7 +162,7 @@ def add_class(identifier="_generic_user_object", **fields):
 def shadow(meta_graph):
     """The function that saves takes the name of an operation, which loading turns into a call."""
     top = {node.name: node for node in meta_graph.graph_def.node}
-    top[saver_nodes(meta_graph)[0]].attr["f"].func.name = "Relu"
+    top[save(meta_graph)].attr["f"].func.name = "Relu"
     functions(meta_graph, "_traced_save")[0].signature.name = "Relu"
 
 
@@ -249,47 +199,30 @@ CHANGES = {
     "a call of saving in a gradient": (call("_traced_save", "internal_grad_fn"), FILES),
     "a call of saving at the top": (call("_traced_save", "top"), "the graph calls __inference_"),
     "a call of restoring at the top": (call("_traced_restore", "top"), FILES),
-    "a call of saving in a list": (
-        change_node(lambda node, name: node.attr["branches"].list.func.add(name=name)),
-        FILES,
-    ),
+    "a call of saving in a list": (attribute("list"), FILES),
     "a call of nothing": (call("gone", "features"), "calls gone, which does not exist"),
     "a call of nothing at the top": (call("gone", "top"), "the graph calls gone, which does not"),
-    "a call within an attribute": (
-        change_node(
-            lambda node, name: node.attr["f"].func.attr["g"].func.MergeFrom(NameAttrList(name=name))
-        ),
-        NESTED,
-    ),
-    "a place for an attribute": (
-        change_node(lambda node, _: node.attr["x"].MergeFrom(AttrValue(placeholder="T"))),
-        NESTED,
-    ),
-    "saving returned": (change_output("{}:0"), DEPENDS),
-    "saving returned by control": (change_output("^{}"), DEPENDS),
-    "saving returned in parts": (return_in_parts, "something other than plain tensors"),
-    "restoring returned": (change_output("{}:0", "serving_default", 1), DEPENDS),
-    "saving on loading": (change_output("{}:0", "__saved_model_init_op"), DEPENDS),
-    "saving before an output": (edge("^{}", 0), DEPENDS),
-    "restoring before an output": (edge("^{}", 1), DEPENDS),
-    "saving as an input": (edge("{}:0", 0), DEPENDS),
+    "a call within an attribute": (attribute("within"), NESTED),
+    "a place for an attribute": (attribute("place"), NESTED),
+    "saving returned": (output("{}:0"), DEPENDS),
+    "saving returned by control": (output("^{}"), DEPENDS),
+    "saving returned in parts": (output("parts"), "something other than plain tensors"),
+    "restoring returned": (output("{}:0", restore, "serving_default"), DEPENDS),
+    "saving on loading": (output("{}:0", save, "__saved_model_init_op"), DEPENDS),
+    "saving before an output": (edge("^{}", save), DEPENDS),
+    "restoring before an output": (edge("^{}", restore), DEPENDS),
+    "saving as an input": (edge("{}:0", save), DEPENDS),
     "saving as the main operation": (start_with("saved_model_main_op"), DEPENDS),
     "saving before the main operation": (start_with("saved_model_main_op", "^{}"), DEPENDS),
     "saving as the main operation of old": (start_with("legacy_init_op"), "no collection legacy_"),
-    "saving offered": (
-        offer(offer_as_function),
-        "the loaded object calls __inference__traced_save",
-    ),
-    "restoring offered": (offer(offer_as_function, "_traced_restore"), FILES),
-    "saving offered bare": (offer(offer_bare), FILES),
-    "nothing offered bare": (offer(offer_bare, "gone"), "calls gone, which does not exist"),
-    "saving listed": (
-        lambda m: m.object_graph_def.concrete_functions[name_of(m, "_traced_save")].SetInParent(),
-        FILES,
-    ),
-    "saving captured from": (offer(offer_as_capture), FILES),
-    "saving as a gradient": (derive_by("_traced_save"), "a gradient calls __inference__traced_sav"),
-    "nothing as a gradient": (derive_by("gone"), "a gradient calls gone, which does not exist"),
+    "saving offered": (offer("function"), "the loaded object calls __inference__traced_save"),
+    "restoring offered": (offer("function", "_traced_restore"), FILES),
+    "saving offered bare": (offer("bare"), FILES),
+    "nothing offered bare": (offer("bare", "gone"), "calls gone, which does not exist"),
+    "saving listed": (offer("list"), FILES),
+    "saving captured from": (offer("capture"), FILES),
+    "saving as a gradient": (offer("gradient"), "a gradient calls __inference__traced_sav"),
+    "nothing as a gradient": (offer("gradient", "gone"), "a gradient calls gone, which does not"),
     "a gradient of old": (
         lambda m: m.graph_def.library.gradient.add(function_name="x", gradient_func="y"),
         "a gradient by TensorFlow 1's rules",
@@ -309,15 +242,13 @@ CHANGES = {
     ),
     "an object that is an asset": (add_object("asset"), f"{OBJECT}asset"),
     "an object that is a resource": (add_object("resource"), f"{OBJECT}resource"),
-    "an object that is nothing": (lambda m: m.object_graph_def.nodes.add(), f"{OBJECT}nothing"),
-    "an object of Keras": (add_class("_tf_keras_layer"), f"{OBJECT}_tf_keras_layer"),
-    "a registered class": (add_class(registered_name="P.Class"), " P.Class"),
-    "a registered saver": (add_class(registered_saver="P.saver"), " P.saver"),
+    "an object that is a constant": (add_object("constant"), f"{OBJECT}constant"),
+    "an object that is nothing": (add_object(None), f"{OBJECT}nothing"),
+    "an object of Keras": (add_object(identifier="_tf_keras_layer"), f"{OBJECT}_tf_keras_layer"),
+    "a registered class": (add_object(registered_name="P.Class"), " P.Class"),
+    "a registered saver": (add_object(registered_saver="P.saver"), " P.saver"),
     "no object": (lambda m: m.ClearField("object_graph_def"), "a model of TensorFlow 1"),
-    "another tag": (
-        lambda m: m.meta_info_def.tags.append("train"),
-        "there must be one graph, tagged `serve`. Received: [['serve', 'train']]",
-    ),
+    "another tag": (lambda m: m.meta_info_def.tags.append("train"), "Received: [['serve', 'train'"),
     "no tag": (lambda m: m.meta_info_def.ClearField("tags"), "tagged `serve`. Received: [[]]"),
 }
 
@@ -343,26 +274,16 @@ def test_a_graph_that_was_changed_is_refused_in_words(files, tmp_path, name):
     assert found.isprintable()
 
 
-def test_two_graphs_are_refused(saved_model, tmp_path):
-    one = read(saved_model("block1_conv2"))
-    several = saved_model_pb2.SavedModel(meta_graphs=list(one.meta_graphs) * 2)
-    (tmp_path / "saved_model.pb").write_bytes(several.SerializeToString())
-    with pytest.raises(UserError, match=r"there must be one graph, tagged `serve`\. Received: \["):
-        graph.check(str(tmp_path))
-
-
-@pytest.mark.parametrize("content", [b"no graph", b"\x12\x7f"])
-def test_what_is_no_protocol_buffer_is_refused(tmp_path, content):
-    (tmp_path / "saved_model.pb").write_bytes(content)
-    with pytest.raises(UserError, match=r"^saved_model\.pb is not a SavedModel \("):
-        graph.check(str(tmp_path))
-
-
-def test_a_graph_cut_short_anywhere_is_refused(files, tmp_path):
-    content = files["encoder"][forging.GRAPH]
-    for kept in range(0, len(content), len(content) // 50):
-        (tmp_path / "saved_model.pb").write_bytes(content[:kept])
-        with pytest.raises(UserError):
+def test_two_graphs_and_what_is_no_protocol_buffer_are_refused(saved_model, tmp_path):
+    (one,) = read(saved_model("block1_conv2")).meta_graphs
+    two = saved_model_pb2.SavedModel(meta_graphs=[one, one])
+    for content, words in (
+        (two.SerializeToString(), r"there must be one graph, tagged `serve`\. Received: \["),
+        (b"no graph", r"^saved_model\.pb is not a SavedModel \("),
+        (b"\x12\x7f", r"^saved_model\.pb is not a SavedModel \("),
+    ):
+        (tmp_path / "saved_model.pb").write_bytes(content)
+        with pytest.raises(UserError, match=words):
             graph.check(str(tmp_path))
 
 

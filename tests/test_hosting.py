@@ -6,6 +6,7 @@ import pathlib
 import sys
 import types
 from typing import NamedTuple
+from unittest import mock
 
 import huggingface_hub
 import numpy as np
@@ -39,18 +40,12 @@ class Case(NamedTuple):
 
 CASES = {
     "kaggle": Case(
-        kaggle,
-        fake_hosts.Kaggle,
-        KAGGLE,
-        "emilutz/my-model/tensorFlow2/small",
+        *(kaggle, fake_hosts.Kaggle, KAGGLE, "emilutz/my-model/tensorFlow2/small"),
         ("emilutz/my-model", "emilutz/my-model/keras/small", "a b/c/tensorFlow2/d", f"{KAGGLE}/3"),
         "/CreateModelInstance",
     ),
     "huggingface": Case(
-        huggingface,
-        fake_hosts.HuggingFace,
-        HUGGING_FACE,
-        "emilutz/mine",
+        *(huggingface, fake_hosts.HuggingFace, HUGGING_FACE, "emilutz/mine"),
         ("mine", "a/b/c", "a b/c", "../c", "a/"),
         "/commit/",
     ),
@@ -155,33 +150,25 @@ def test_a_dry_run_prints_what_is_sent_and_sends_nothing(case, host, encoder, ca
     assert files["README.md"].decode() in printed
 
 
-def test_another_place_may_be_given_and_a_private_one(case, host, encoder):
-    options = {"private": True} if case.module is huggingface else {}
-    case.module.publish(encoder, case.another, **options)
-    assert set(host.sent) == {case.another}
-    if options:
-        assert host.private
-
-
-def test_a_place_of_another_form_or_an_incomplete_artifact_is_refused_first(
-    case, host, encoder, tmp_path
-):
+def test_another_place_may_be_given_but_none_of_another_form(case, host, encoder, tmp_path):
     for place in case.bad:
         with pytest.raises(UserError, match=r"must be OWNER/.*Received: "):
             case.module.publish(encoder, place)
     with pytest.raises(UserError, match="is not a complete artifact"):
         case.module.publish(str(tmp_path))
     assert host.requests == []
+    private = {"private": True} if case.module is huggingface else {}
+    case.module.publish(encoder, case.another, **private)
+    assert set(host.sent) == {case.another}
+    assert not private or host.private
 
 
 def test_builds_for_one_layer_do_not_overwrite_each_other(case, build, host):
-    builds = {("int64", "argmax"): "", ("int32", "argmax"): "-int32", ("int64", "xla"): "-xla"}
-    for build_flags in builds:
-        case.module.publish(str(build("block2_conv2", *build_flags)))
+    builds = {("int32", "argmax"): "-int32", ("int64", "xla"): "-xla"}
+    for flags in builds:
+        case.module.publish(str(build("block2_conv2", *flags)))
     place = case.place.format("encoder")
-    assert {name: len(versions) for name, versions in host.sent.items()} == {
-        place + ending: 1 for ending in builds.values()
-    }
+    assert set(host.sent) == {place + ending for ending in builds.values()}
 
 
 def test_a_decoder_names_its_encoder(case, host, build_decoder, capsys):
@@ -209,9 +196,9 @@ def test_another_version_replaces_the_variables_and_nothing_of_the_owners(
 
 
 FAULTS = {
-    "the file is refused": ("PUT ", [403], "403"),
-    "the server fails at the last call": ("", [413], "413"),
-    "the connection breaks at the first call": ("POST ", ["cut"] * 6, ""),
+    "refused file": ("PUT ", [403], "403"),
+    "last call fails": ("", [413], "413"),
+    "broken connection": ("POST ", ["cut"] * 6, ""),
 }
 
 
@@ -242,11 +229,9 @@ def test_without_credentials_or_rights_it_says_so(case, host, encoder, monkeypat
         case.module.publish(encoder)
 
 
-@pytest.mark.parametrize("bug", [TypeError, ValueError, RuntimeError, OSError, FileNotFoundError])
+@pytest.mark.parametrize("bug", [ValueError, OSError])
 def test_a_bug_passes_unchanged(case, host, encoder, monkeypatch, bug):
-    def upload(*arguments):
-        raise bug("mine")
-
+    upload = mock.Mock(side_effect=bug("mine"))
     monkeypatch.setattr(getattr(case.module, case.module.__all__[0]), "upload", upload)
     with pytest.raises(bug, match="mine") as caught:
         case.module.publish(encoder)
@@ -275,13 +260,11 @@ def test_the_commands_print_no_secret(case, host, encoder, run_command):
 # What both send, without a client.
 
 
-def stated(found, **weights):
+def stated(found, license=None, **weights):
     """An artifact of other weights."""
-    flags = {**found.manifest["flags"], "license": weights.pop("license", None)}
-    weights = {**found.manifest["weights"], "seed": None, **weights}
-    return dataclasses.replace(
-        found, manifest={**found.manifest, "weights": weights, "flags": flags}
-    )
+    made = {**found.manifest, "flags": {**found.manifest["flags"], "license": license}}
+    made["weights"] = {**made["weights"], "seed": None, **weights}
+    return dataclasses.replace(found, manifest=made)
 
 
 def test_every_page_of_imagenets_weights_names_their_authors_and_license(encoder):
@@ -297,6 +280,8 @@ def test_every_page_of_imagenets_weights_names_their_authors_and_license(encoder
     assert data["datasets"] == ["ILSVRC/imagenet-1k"]
     assert data["library_name"] == "tfhub" and data["pipeline_tag"] == "image-feature-extraction"
     assert "untrained" not in data["tags"]
+    found = stated(found, source="file", license="apache-2.0")  # as its publisher says
+    assert found.license.kaggle == "Apache 2.0" and "file, Apache 2.0; " in hosting.notes(found)
 
 
 def test_the_header_of_an_untrained_decoder_says_so(build_decoder):
@@ -305,9 +290,3 @@ def test_the_header_of_an_untrained_decoder_says_so(build_decoder):
     data = huggingface_hub.ModelCard(readme).data.to_dict()
     assert (data["license"], data["pipeline_tag"]) == ("mit", "image-to-image")
     assert "untrained" in data["tags"] and "datasets" not in data
-
-
-def test_the_publisher_may_state_the_license_of_a_file(encoder):
-    found = stated(artifact.read(encoder), source="file", license="apache-2.0")
-    assert "; weights from the publisher's file, Apache 2.0; " in hosting.notes(found)
-    assert found.license.kaggle == "Apache 2.0"

@@ -41,44 +41,29 @@ def test_the_head_of_a_page_is_read():
     assert (page.name, page.version) == ("a-model", 3)
     assert page.description == "It does something."
     assert page.metadata["dataset"] == "coco-2017" and len(page.metadata) == 7
+    assert hub_page.docs_path(page) == "someone/models/a-model/3.md"
     page = hub_page.read(COLLECTION)
     assert (page.kind, page.name, page.version) == ("Collection", "models", 1)
     assert page.description == "All that there is."
+    assert hub_page.docs_path(page) == "someone/collections/models/1.md"
     page = hub_page.read(PUBLISHER)
     assert (page.kind, page.publisher, page.name, page.version) == ("Publisher", "someone", "", 0)
-    assert page.metadata == {}
+    assert (page.metadata, hub_page.docs_path(page)) == ({}, "someone/someone.md")
     text = MODULE.replace("something.", "something\nfor someone.")
     assert hub_page.read(text).description == "It does something for someone."
-
-
-@pytest.mark.parametrize(
-    ("text", "path"),
-    [
-        (MODULE, "someone/models/a-model/3.md"),
-        (COLLECTION, "someone/collections/models/1.md"),
-        (PUBLISHER, "someone/someone.md"),
-    ],
-)
-def test_every_page_has_its_place(text, path):
-    assert hub_page.docs_path(hub_page.read(text)) == path
 
 
 FIRST_LINE = "the first line must be `# Module PUBLISHER/NAME/VERSION`"
 KEYS = "the metadata must be asset-path, dataset, fine-tunable, format, license, network-arch"
 BREACHES = [
     # (page, what is replaced, by what, words of the refusal)
-    (MODULE, MODULE, "", FIRST_LINE),
     (MODULE, "# Module ", "# Placeholder ", FIRST_LINE),
     (MODULE, "someone", "Some One", FIRST_LINE),
-    (MODULE, "/a-model/3", "", FIRST_LINE),
-    (MODULE, "/a-model/3", "/a model/3", FIRST_LINE),
     (MODULE, "/a-model/3", "/../a-model/3", FIRST_LINE),
     (MODULE, "/3\n", "/three\n", FIRST_LINE),
     (PUBLISHER, "someone", "someone/models/1", FIRST_LINE),
     (MODULE, "It does something.\n", "", "must be followed by a description"),
-    (PUBLISHER, "A person.\n", "", "must be followed by a description"),
     (MODULE, "<!-- license: mit -->", "licence: mit", "only metadata comments may stand"),
-    (MODULE, "<!-- license: mit -->", "<!-- licence mit -->", "only metadata comments may stand"),
     (MODULE, "<!-- license", "<!-- language", KEYS),
     (MODULE, "<!-- license", "<!-- task: x -->\n<!-- license", KEYS),
     (MODULE, "<!-- asset-path: https://example.com/a-model/model.tar.gz -->", "", KEYS),

@@ -107,10 +107,8 @@ def test_the_features_signature_computes_no_positions(saved_model):
 def test_load_makes_a_module_of_the_seeds_weights_as_the_archive_has_them(descriptor, saved_model):
     kind, options = Decoder, {}
     if descriptor.kind == "encoder":
-        kind, options = (
-            Encoder,
-            {"index_dtype": descriptor.index_dtype, "engine": descriptor.engine},
-        )
+        kind = Encoder
+        options = {"index_dtype": descriptor.index_dtype, "engine": descriptor.engine}
     made = kind.load(descriptor.layer, "random", **options)
     other = kind.load(descriptor.layer, "random", seed=1, **options)
     assert made.layer == descriptor.layer

@@ -52,12 +52,6 @@ def test_from_a_folder(descriptor, loader, saved_model):
     assert_same(as_list(outputs), expected(descriptor))
 
 
-def test_hub_keras_layer_from_a_url(build, serve, saved_model):
-    url = f"{serve(build(ENCODER.layer).parent)}/vgg19-block2-conv2/encoder.tar.gz"
-    outputs = hub.KerasLayer(url)(descriptors.images())
-    assert_same(outputs, expected(ENCODER))
-
-
 def test_an_encoder_in_a_functional_model_of_keras_2(saved_model):
     inputs = tf_keras.Input((None, None, 3))
     outputs = hub.KerasLayer(ENCODER.directory(saved_model))(inputs)
@@ -97,19 +91,10 @@ def test_tensorflow_servings_requests_are_as_documented(saved_model):
 
 def test_saved_model_cli_runs_it(saved_model, tmp_path):
     np.save(tmp_path / "images.npy", descriptors.images())
-    subprocess.run(
-        [
-            pathlib.Path(sys.executable).with_name("saved_model_cli"),
-            "run",
-            f"--dir={ENCODER.directory(saved_model)}",
-            "--tag_set=serve",
-            "--signature_def=serving_default",
-            f"--inputs=images={tmp_path / 'images.npy'}",
-            f"--outdir={tmp_path}",
-        ],
-        capture_output=True,
-        check=True,
-        timeout=300,
-    )
+    command = [pathlib.Path(sys.executable).with_name("saved_model_cli"), "run"]
+    command += [f"--dir={ENCODER.directory(saved_model)}", "--tag_set=serve"]
+    command += ["--signature_def=serving_default", f"--inputs=images={tmp_path / 'images.npy'}"]
+    command += [f"--outdir={tmp_path}"]
+    subprocess.run(command, capture_output=True, check=True, timeout=300)
     outputs = [np.load(tmp_path / f"{name}.npy") for name in NAMES]
     assert_same(outputs, expected(ENCODER))

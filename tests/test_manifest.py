@@ -1,13 +1,12 @@
 """The manifest: it states what other tools find, and what differs from it is named."""
 
 import gzip
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import tarfile
 import zlib
+from functools import partial
 
 import pytest
 
@@ -22,6 +21,7 @@ LAYER = "block2_conv2"
 SPEC = Spec("encoder", LAYER)
 NAME = "encoder.manifest.json"
 RECORD = TrainingRecord(LAYER, {"sha256": {}}, {"seed": 3}, {"train": 90}, 12, 1.5, {"l1": 3.25})
+OTHER = {**RECORD.to_dict(), "layer": "block1_conv2"}
 FILE = {"source": "file", "layers": {}}
 
 
@@ -41,33 +41,17 @@ def stated(built):
     return json.loads((built / NAME).read_bytes())
 
 
-def digest(content):
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
 # What it states.
 
 
-def test_it_states_what_other_tools_find(built, stated):
-    content = (built / "encoder.tar.gz").read_bytes()
-    with tarfile.open(built / "encoder.tar.gz") as tar:
-        members = {name: digest(tar.extractfile(name).read()) for name in archive.FILES}
-    assert stated["archive"] == {**digest(content), "source_date_epoch": 0}
-    assert stated["tar"] == digest(gzip.decompress(content))
-    assert stated["members"] == members
-
-
-def test_it_states_which_module_it_is_and_the_flags_that_give_it(stated, build_decoder):
+def test_it_states_which_module_it_is_and_the_flags_that_give_it(stated, packed, build_decoder):
+    assert {key: stated[key] for key in archives.describe(packed)} == archives.describe(packed)
     assert stated["manifest_version"] == 1
     keys = ("kind", "layer", "index_dtype", "pooling")
     assert [stated[key] for key in keys] == ["encoder", LAYER, "int64", "argmax"]
     assert stated["flags"] == {
-        "layer": LAYER,
-        "weights": "random",
-        "seed": 0,
-        "index_dtype": "int64",
-        "pooling": "argmax",
-        "publisher": "emilutz",
+        **{"layer": LAYER, "weights": "random", "seed": 0},
+        **{"index_dtype": "int64", "pooling": "argmax", "publisher": "emilutz"},
         "model_version": 1,
         "asset_url": "https://storage.googleapis.com/vgg19-with-unpooling",
     }
@@ -120,23 +104,16 @@ def refusal(path):
     [
         ({"manifest_version": None}, "`manifest_version` must be 1. Received: None."),
         ({"archive": None}, "`archive` must be an object. Received: None."),
-        ({"tar": 1}, "`tar` must be an object. Received: 1."),
         ({"members": []}, "`members` must be an object. Received: []."),
         ({"weights": "random"}, "`weights` must be an object. Received: 'random'."),
-        ({"flags": []}, "`flags` must be an object. Received: []."),
         ({"weights": {"layers": {}}}, "`source`, one of imagenet, random, file, and `layers`"),
         ({"weights": {"source": "file", "layers": []}}, "Received: 'file', []."),
         ({"kind": "coder"}, "`kind` must be one of encoder, decoder. Received: coder."),
         ({"layer": ["block2_conv2"]}, "`layer` must be one of block1_conv2, "),
         ({"kind": "decoder"}, "`index_dtype` and `pooling` do not suit vgg19-block2-conv2-unp"),
-        ({"layer": "block1_conv2"}, "do not suit vgg19-block1-conv2-unpooling-encoder."),
         ({"pooling": None}, "`index_dtype` and `pooling` do not suit"),
         ({"weights": {**FILE, "training": {}}}, "a training record must hold layer, "),
-        (
-            {"weights": {**FILE, "training": {**RECORD.to_dict(), "layer": "block1_conv2"}}},
-            "it is that of the encoder for block2_conv2, int64 indices, argmax pooling, but its "
-            "weights were trained for block1_conv2.",
-        ),
+        ({"weights": {**FILE, "training": OTHER}}, "its weights were trained for block1_conv2."),
     ],
     ids=str,
 )
@@ -152,20 +129,18 @@ def test_what_is_no_manifest_is_refused_in_words(stated, tmp_path, change, words
         b"\xff\xfe\x00",
         b"[" * 500_000,
         b"9" * 1_000_000,
-        b'{"x": "' + b"x" * (2 << 20) + b'"}',
+        b'{"x": "%s"}' % (b"x" * (2 << 20)),
     ],
-    ids="cut short|bytes|lists in lists|a long number|two megabytes".split("|"),
 )
 def test_what_is_no_json_is_refused_in_a_line(tmp_path, content):
     (tmp_path / NAME).write_bytes(content)
     assert ": not a readable JSON file (" in refusal(tmp_path / NAME)
 
 
-def test_what_is_no_file_is_refused_at_once(tmp_path):
-    for make in (lambda path: None, os.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
-        path = tmp_path / str(len(os.listdir(tmp_path)))
-        make(path)
-        assert ": not a readable JSON file (" in refusal(path)
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, partial(os.symlink, "/dev/zero"), len])
+def test_what_is_no_file_is_refused_at_once(tmp_path, make):
+    make(str(tmp_path / NAME))
+    assert ": not a readable JSON file (" in refusal(tmp_path / NAME)
 
 
 # Comparing an archive with it.
@@ -217,29 +192,14 @@ def digests():
 def test_another_module_is_named(stated, digests):
     manifest.check_module(stated, SPEC, digests)
     for other in (SPEC.mate, Spec("encoder", LAYER, "int32"), Spec("encoder", "block3_conv2")):
-        with pytest.raises(UserError) as caught:
+        words = f"the module is the {other}, the manifest is that of the {SPEC}"
+        with pytest.raises(UserError, match=words):
             manifest.check_module(stated, other, digests)
-        assert str(caught.value) == (
-            f"the module is the {other}, the manifest is that of the encoder for block2_conv2, "
-            "int64 indices, argmax pooling"
-        )
-
-
-def test_the_layer_with_other_weights_is_named(stated, digests):
     with pytest.raises(UserError, match="the weights of block2_conv1 are not those of the"):
         manifest.check_module(stated, SPEC, digests | {"block2_conv1": 64 * "0"})
-
-
-@pytest.mark.parametrize(
-    "layers",
-    [{"block1_conv1": ""}, dict.fromkeys(c.name for c in SPEC.convolutions[::-1])],
-    ids=["too few", "order"],
-)
-def test_other_layers_than_the_modules_are_named(stated, digests, layers):
-    stated["weights"]["layers"] = layers
-    with pytest.raises(UserError) as caught:
-        manifest.check_module(stated, SPEC, digests)
-    assert str(caught.value) == (
-        "the layers are block1_conv1, block1_conv2, block2_conv1, block2_conv2, "
-        f"the manifest says {', '.join(layers)}"
-    )
+    layers = [convolution.name for convolution in SPEC.convolutions]
+    for wrong in (layers[:1], layers[::-1]):
+        stated["weights"]["layers"] = dict.fromkeys(wrong)
+        words = f"the layers are {', '.join(layers)}, the manifest says {', '.join(wrong)}$"
+        with pytest.raises(UserError, match=words):
+            manifest.check_module(stated, SPEC, digests)

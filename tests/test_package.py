@@ -1,7 +1,6 @@
 """`import unpooling` is quick, and everything that it promises is there."""
 
 import inspect
-import re
 
 import pytest
 
@@ -34,7 +33,3 @@ def test_every_public_name_is_there_and_explained(name):
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'unpooling' has no attribute 'nothing'"):
         _ = unpooling.nothing
-
-
-def test_the_version_is_a_version():
-    assert re.fullmatch(r"\d+\.\d+\.\d+", unpooling.__version__)

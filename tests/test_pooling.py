@@ -15,6 +15,7 @@ from unpooling import pooling
 from unpooling.options import ENGINES, INDEX_DTYPES
 
 NAN, INF = math.nan, math.inf
+INVALID = tf.errors.InvalidArgumentError
 
 # The same examples on every run and machine.
 PROPERTY = hypothesis.settings(derandomize=True, deadline=None, max_examples=100)
@@ -28,12 +29,8 @@ ANY = FINITE | st.sampled_from([NAN, INF, -INF])
 @st.composite
 def maps(draw, floats=ANY):
     """Float32 maps (B, H, W, C): random, constant, or of up to six values and so full of ties."""
-    shape = (
-        draw(st.integers(1, 3)),
-        draw(st.integers(2, 7)),
-        draw(st.integers(2, 7)),
-        draw(st.sampled_from([1, 2, 3, 5, 8, 17])),
-    )
+    sides = st.integers(2, 7)
+    shape = draw(st.tuples(st.integers(1, 3), sides, sides, st.sampled_from([1, 2, 3, 5, 8, 17])))
     random = np.random.default_rng(draw(st.integers(0, 1000)))
     palette = draw(
         st.none()
@@ -229,7 +226,7 @@ def test_every_floating_dtype_is_kept(dtype, engine):
     np.testing.assert_array_equal(indices, oracle.max_pool_with_indices(values.numpy())[1])
 
 
-@pytest.mark.parametrize("index_dtype", [tf.float32, tf.int16, tf.uint32, "float64", "int"])
+@pytest.mark.parametrize("index_dtype", [tf.float32, tf.int16, "float64", "int"])
 def test_another_index_dtype_or_engine_is_refused(index_dtype):
     name = getattr(index_dtype, "name", index_dtype)
     message = re.escape(f"`index_dtype` must be int64 or int32. Received: {name}.")
@@ -239,9 +236,7 @@ def test_another_index_dtype_or_engine_is_refused(index_dtype):
     with pytest.raises(ValueError, match=message):
         pooling.switches_to_indices(tf.cast(values, tf.uint8), index_dtype)
     for pool in (pooling.max_pool_with_indices, pooling.max_pool_with_switches):
-        with pytest.raises(
-            ValueError, match=r"`engine` must be one of argmax, xla\. Received: 'x'"
-        ):
+        with pytest.raises(ValueError, match=r"one of argmax, xla\. Received: 'x'"):
             pool(values, engine="x")
 
 
@@ -264,24 +259,18 @@ def unpoolable():
     return pooled, indices, pooling.max_pool_with_switches(values)[1]
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [(3, 7, 8, 5), (2, 7, 8, 77), (2, 40, 8, 5), (2, 5, 8, 5), (2, 7, 10, 5), (2, 6, 7, 5)],
-)
-def test_the_shape_of_another_map_is_refused(unpoolable, shape):
-    for positions in unpoolable[1:]:
-        for unpool in (pooling.unpool, tf.function(pooling.unpool)):
-            with pytest.raises(tf.errors.InvalidArgumentError, match="`shape` must be that of the"):
-                unpool(unpoolable[0], positions, shape)
-            assert unpool(unpoolable[0], positions, (2, 7, 8, 5)).shape == (2, 7, 8, 5)
-
-
-def test_positions_that_are_not_as_many_as_the_values_are_refused(unpoolable):
+def test_the_shape_and_the_positions_of_another_map_are_refused(unpoolable):
     pooled, indices, switches = unpoolable
+    fit = (2, 7, 8, 5)
+    wrong = [(3, 7, 8, 5), (2, 7, 8, 77), (2, 40, 8, 5), (2, 5, 8, 5), (2, 7, 10, 5), (2, 6, 7, 5)]
+    for positions in (indices, switches):
+        for unpool in (pooling.unpool, tf.function(pooling.unpool)):
+            for shape in wrong:
+                with pytest.raises(INVALID, match="`shape` must be that of the"):
+                    unpool(pooled, positions, shape)
+            assert unpool(pooled, positions, fit).shape == fit
     for fewer in (indices[:-1], tf.concat([indices, indices], 0), switches[:1], switches[:, :2]):
-        with pytest.raises(
-            tf.errors.InvalidArgumentError, match="`positions` must be one for each value"
-        ):
+        with pytest.raises(INVALID, match="`positions` must be one for each value"):
             pooling.unpool(pooled, fewer)
 
 
@@ -296,7 +285,7 @@ def test_validation_finds_every_position_that_is_not_in_its_window(unpoolable):
         wrong.append(tf.tensor_scatter_nd_add(indices, [[17, column]], [step]))
     for rows in wrong:
         pooling.unpool(pooled, rows)  # Not looked at.
-        with pytest.raises(tf.errors.InvalidArgumentError, match="must be the rows that a pooling"):
+        with pytest.raises(INVALID, match="must be the rows that a pooling"):
             pooling.unpool(pooled, rows, validate=True)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="must be 0 to 3 as switches"):
+    with pytest.raises(INVALID, match="must be 0 to 3 as switches"):
         pooling.unpool(pooled, switches + 4, validate=True)

@@ -4,16 +4,10 @@ import os
 
 import pytest
 
-from export import build as builds
 from export.spec import Spec
-from unpooling import archive
 
 LAYER = "block2_conv2"
-SPECS = [
-    Spec("encoder", LAYER),
-    Spec("encoder", LAYER, "int32", "xla"),
-    Spec("decoder", LAYER),
-]
+SPECS = [Spec("encoder", LAYER), Spec("encoder", LAYER, "int32", "xla"), Spec("decoder", LAYER)]
 
 # Stands for another machine: other devices and threads, after other work, 400 days later.
 ELSEWHERE = """
@@ -54,20 +48,11 @@ def elsewhere(run_command, tmp_path_factory):
     (place / "keras.json").write_text(KERAS_JSON)
     (place / "temporary").mkdir()
     umask = os.umask(0o077)
+    other = {"HOME": str(place), "KERAS_HOME": str(place), "TMPDIR": str(place / "temporary")}
+    other |= {"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati", "USER": "somebody"}
+    other |= {"PYTHONHASHSEED": "4321", "OMP_NUM_THREADS": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
     try:
-        result = run_command(
-            *("-c", ELSEWHERE, LAYER),
-            cwd=place,
-            PYTHONHASHSEED="4321",
-            HOME=str(place),
-            USER="somebody",
-            TMPDIR=str(place / "temporary"),
-            KERAS_HOME=str(place),
-            LC_ALL="tr_TR.UTF-8",
-            TZ="Pacific/Kiritimati",
-            OMP_NUM_THREADS="1",
-            TF_ENABLE_ONEDNN_OPTS="0",
-        )
+        result = run_command("-c", ELSEWHERE, LAYER, cwd=place, **other)
     finally:
         os.umask(umask)
     assert result.returncode == 0, result.stderr
@@ -85,14 +70,3 @@ def test_another_process_makes_the_same_five_files(build, build_decoder, elsewhe
     assert sorted(os.listdir(there)) == sorted(spec.files)
     for name in sorted(spec.files, reverse=True):  # The manifest first, which tells more.
         assert (there / name).read_bytes() == (here / name).read_bytes(), name
-
-
-def test_source_date_epoch_is_the_only_time(build, tmp_path, monkeypatch):
-    spec = Spec("encoder", "block1_conv2")
-    usual = archive.read(str(build(spec.layer) / spec.archive_name))
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    folder = builds.build_encoder(spec, "random", output_dir=str(tmp_path), verify=False)
-    dated = archive.read(os.path.join(folder, spec.archive_name))
-    assert dated.members == usual.members
-    assert (usual.time, dated.time) == (0, 1_700_000_000)
-    assert dated.sha256 != usual.sha256

@@ -70,20 +70,14 @@ def test_the_real_client_loads_by_url(server, saved_model, images):
     assert decoder(expected).shape == images.shape
 
 
-# `tensorflow_hub` adds the parameter to the path of a file, too.
-PLACES = [f"{MODEL}/1", f"{MODEL}/1/", f"{MODEL}/12", MODEL, f"{FILES}/encoder.tar.gz"]
-
-
-@pytest.mark.parametrize("path", PLACES)
-def test_the_compressed_format_is_the_archive(client, archive, path):
-    response = client.get(f"/{path}{COMPRESSED}")
-    assert response.status_code == 200
-    assert response.headers["content-type"] == "application/gzip"
-    assert response.content == archive
-    assert response.headers["etag"] == f'"{hashlib.sha256(archive).hexdigest()}"'
-
-
-def test_the_uncompressed_format_is_a_location(client):
+def test_the_compressed_format_is_the_archive_the_uncompressed_one_a_location(client, archive):
+    # `tensorflow_hub` adds the parameter to the path of a file, too.
+    for path in (f"{MODEL}/1", f"{MODEL}/1/", f"{MODEL}/12", MODEL, f"{FILES}/encoder.tar.gz"):
+        response = client.get(f"/{path}{COMPRESSED}")
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/gzip"
+        assert response.content == archive
+        assert response.headers["etag"] == f'"{hashlib.sha256(archive).hexdigest()}"'
     for path, location in (
         (f"/{MODEL}/1", f"gs://{FILES}/encoder"),
         (f"/{MODEL}", "gs://two/vgg19-block1-conv2/encoder"),
@@ -155,7 +149,6 @@ def test_a_models_page_shows_what_one_needs(client, archive):
     assert hashlib.sha256(archive).hexdigest() in page
     assert "<strong>1</strong>" in page and f'<a href="/{MODEL}/12">12</a>' in page
     assert "<strong>12</strong>" in client.get(f"/{MODEL}").text  # the newest
-    assert '<h2 id="training">Training</h2>' in page  # where the card's own link leads
     assert re.findall(r'<img src="([^"]+)"', page) == [f"/{FILES}/encoder.png"]
     assert client.get(f"/{FILES}/encoder.png").headers["content-type"] == "image/png"
 
@@ -174,9 +167,6 @@ def test_every_link_within_the_hub_leads_somewhere(client):
     assert {"/emilutz", f"/{MODEL}/1", f"/{MODEL}/12", "/static/hub.css"} <= seen
     assert "/emilutz/collection/vgg19-unpooling-encoder-decoder" in seen
     assert {f"/{FILES}/{name}" for name in ("encoder.tar.gz", "encoder.png", "SHA256SUMS")} <= seen
-    index = client.get("/").text
-    assert "VGG19 up to <code>block1_conv2</code>, the first of" in index
-    assert f'<a href="/{MODEL}/12">{MODEL}</a>' in index and f'/{MODEL}/1"' not in index
 
 
 def test_a_page_that_is_not_there_lists_those_that_are(client):
@@ -192,7 +182,6 @@ EVIL = [
     *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))"),
     *("<iframe src=https://example.com></iframe>", '<svg onload="alert(1)"></svg>'),
     *("<form action=https://a.org><button>x</button></form>", "<style>body { color: red }</style>"),
-    *("<meta http-equiv=refresh content=0>", "<base href=https://a.org>"),
     *("`<script>`\n\n<!-- --><script>alert(1)</script -->", '<img src="data:text/html,x">'),
 ]
 
@@ -208,17 +197,6 @@ def test_what_a_card_says_can_do_nothing(evil):
     assert set(re.findall(r"<[^>]*>", line)) <= {"<code>", "</code>", "<em>", "</em>"}
 
 
-def test_tables_code_and_pictures_come_through():
-    html = markdown.render(
-        "# x\n| a | b |\n|---|---|\n| `1` | 2 |\n\n```python\nf(1 < 2)\n```\n\n"
-        '<img src="https://a.org/b/c.png" height="192">\n',
-        {"https://a.org/b": "/here"},
-    )
-    assert "<td><code>1</code></td>" in html
-    assert '<pre><code class="language-python">f(1 &lt; 2)\n</code></pre>' in html
-    assert '<img src="/here/c.png" height="192">' in html
-
-
 # The tree while it is served.
 
 
@@ -227,32 +205,12 @@ def test_new_models_appear_and_a_bad_page_hides_no_other(build, archive, tmp_pat
     client = testclient.TestClient(serve.application(str(tmp_path)))
     assert "vgg19-block2" not in client.get("/").text
     tree.add([str(build("block2_conv2", "int32"))], str(tmp_path))
-    assert "vgg19-block2-conv2-unpooling-encoder" in client.get("/").text
-    for name in ("models/draft/1.md", "collections/draft/1.md"):
-        path = tmp_path / "assets" / "docs" / "emilutz" / name
-        path.parent.mkdir(parents=True)
-        path.write_text("a draft")
+    draft = tmp_path / "assets" / "docs" / "emilutz" / "models" / "draft"
+    draft.mkdir()
+    (draft / "1.md").write_text("a draft")
     assert client.get(f"/{MODEL}/1{COMPRESSED}").content == archive
     assert "vgg19-block2-conv2-unpooling-encoder" in client.get("/").text
-    assert caplog.text.count("draft/1.md is left out: the first line must be") == 2
-
-
-def test_pages_are_read_again_only_if_one_has_changed(build, tmp_path, monkeypatch):
-    tree.add([str(build("block1_conv2"))], str(tmp_path))
-    reads = []
-    read = tree.artifacts
-    monkeypatch.setattr(tree, "artifacts", lambda root: reads.append(root) or read(root))
-    client = testclient.TestClient(serve.application(str(tmp_path)))
-    for _ in range(3):
-        client.get(f"/{MODEL}")
-    assert len(reads) == 1
-    (tmp_path / "assets" / "docs" / "emilutz" / "emilutz.md").unlink()
-    assert client.get("/emilutz").status_code == 404
-
-
-def test_it_needs_no_tensorflow(run_command):
-    program = "import sys, publish.serve; sys.exit('tensorflow' in sys.modules)"
-    assert run_command("-c", program).returncode == 0
+    assert "draft/1.md is left out: the first line must be" in caplog.text
 
 
 def test_a_wrong_root_or_port_gets_one_line(run_command, root, server):

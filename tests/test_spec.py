@@ -15,13 +15,8 @@ def test_names_say_layer_and_kind():
     encoder, decoder = Spec("encoder", "block5_conv2"), Spec("decoder", "block3_conv2")
     assert encoder.name == "vgg19-block5-conv2-unpooling-encoder"
     assert encoder.folder_name == "vgg19-block5-conv2"
-    assert encoder.files == (
-        "encoder.tar.gz",
-        "encoder.md",
-        "encoder.png",
-        "encoder.manifest.json",
-        "SHA256SUMS",
-    )
+    endings = ("tar.gz", "md", "png", "manifest.json")
+    assert encoder.files == (*(f"encoder.{ending}" for ending in endings), "SHA256SUMS")
     assert encoder.archive_name == "encoder.tar.gz"
     assert encoder.variable_count == 28
     assert decoder.name == "vgg19-block3-conv2-unpooling-decoder"
@@ -67,8 +62,12 @@ def test_what_has_nothing_to_choose_has_no_engine_and_no_index_dtype():
     assert Spec("encoder", "block1_conv2", "int32", "xla") == Spec("encoder", "block1_conv2")
     for spec in (Spec("encoder", "block1_conv2"), Spec("decoder", "block5_conv2", "int32")):
         assert (spec.index_dtype, spec.engine) == (None, None)
+    assert str(spec) == "decoder for block5_conv2"
     spec = Spec("encoder", "block2_conv2")
     assert (spec.index_dtype, spec.engine) == ("int64", "argmax")
+    assert str(spec) == "encoder for block2_conv2, int64 indices, argmax pooling"
+    place = Publication(asset_url="https://example.com/models/").url(spec, "encoder.md")
+    assert place == "https://example.com/models/vgg19-block2-conv2/encoder.md"
 
 
 @pytest.mark.parametrize(
@@ -84,21 +83,6 @@ def test_what_has_nothing_to_choose_has_no_engine_and_no_index_dtype():
 def test_what_is_no_module_is_refused(arguments, words):
     with pytest.raises(UserError, match=words):
         Spec(*arguments)
-
-
-def test_a_module_says_what_it_is():
-    assert str(Spec("decoder", "block2_conv2")) == "decoder for block2_conv2"
-    assert str(Spec("encoder", "block2_conv2", "int32", "xla")) == (
-        "encoder for block2_conv2, int32 indices, xla pooling"
-    )
-
-
-def test_the_address_of_a_file_is_below_the_asset_url():
-    publication = Publication(asset_url="https://example.com/models/")
-    spec = Spec("decoder", "block2_conv2")
-    assert publication.url(spec, "decoder.md") == (
-        "https://example.com/models/vgg19-block2-conv2-decoder/decoder.md"
-    )
 
 
 @pytest.mark.parametrize(

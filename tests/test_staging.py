@@ -62,21 +62,17 @@ def test_the_files_become_the_folder_and_nothing_else_remains(tmp_path):
     assert not os.path.exists(temporary)
 
 
-@pytest.mark.parametrize("name", ["[2024] models", "a*b?", ".hidden", "Modèle"])
-def test_a_folder_may_have_any_name(tmp_path, monkeypatch, name):
-    export(tmp_path / name / name)
-    monkeypatch.chdir(tmp_path)
-    export(f"./{name}/{name}/", OLD, overwrite=True)
-    assert tree(tmp_path / name) == below(name, OLD)
-
-
-def test_others_may_read_the_folder_as_far_as_the_umask_allows(tmp_path):
-    before = os.umask(0o027)
+@pytest.mark.parametrize("name", ["[2024] models", ".hidden"])
+def test_a_folder_may_have_any_name_and_others_may_read_it(tmp_path, monkeypatch, name):
+    umask = os.umask(0o027)
     try:
-        export(tmp_path / "model")
+        export(tmp_path / name / name)
+        monkeypatch.chdir(tmp_path)
+        export(f"./{name}/{name}/", OLD, overwrite=True)
     finally:
-        os.umask(before)
-    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o750
+        os.umask(umask)
+    assert tree(tmp_path / name) == below(name, OLD)
+    assert (tmp_path / name / name).stat().st_mode & 0o777 == 0o750
 
 
 @pytest.mark.parametrize("old", [{}, {"model.bin": b"old"}], ids=str)
@@ -132,12 +128,11 @@ def test_what_can_be_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for path, words in (
         (tmp_path / "file", "is not a folder, or is a mount point: choose another"),
-        (tmp_path / "file" / "dist" / "model", "cannot be made (Not a directory): choose another"),
+        (tmp_path / "file" / "dist" / "model", r"cannot be made \(Not a directory\): choose"),
         ("/", "is a mount point: choose another"),
     ):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError, match=words):
             export(path, overwrite=True)
-        assert words in str(caught.value)
     assert tree(tmp_path) == {"file": b"mine"}
 
 
@@ -221,13 +216,9 @@ def test_a_process_killed_at_any_step_leaves_the_old_folder_or_the_new(tmp_path,
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     later = dict.fromkeys(NAMES, b"later")
     states = []
-    with subprocess.Popen(
-        [sys.executable, "-c", KILLED, *NAMES],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    command = [sys.executable, "-c", KILLED, *NAMES]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as process:
         for step in itertools.count(1):
             target = tmp_path / str(step) / "model"
             write(target, old) if old else target.parent.mkdir()

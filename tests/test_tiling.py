@@ -13,14 +13,16 @@ TOLERANCE = 1e-5
 NEAR_TIES = 1e-4
 
 
-@pytest.fixture(scope="module", params=LAYERS)
-def pair(request):
-    layer = request.param
-    halves = (
+def halves(layer):
+    return (
         Encoder(layer, random_weights("encoder", layer)),
         Decoder(layer, random_weights("decoder", layer)),
     )
-    return (layer, *halves)
+
+
+@pytest.fixture(scope="module", params=LAYERS)
+def pair(request):
+    return (request.param, *halves(request.param))
 
 
 def pictures(height, width, batch=1):
@@ -50,17 +52,12 @@ def images(pair, request):
     return pictures(*size) if request.param == "rows" else pictures(*size[::-1])
 
 
-def test_features_and_switches_are_those_of_the_whole(pair, images):
-    _, encoder, _ = pair
+def test_features_switches_and_decoded_pictures_are_those_of_the_whole(pair, images):
+    _, encoder, decoder = pair
     found = tiling.encode(encoder, images, side=64)
     expected = tf.nest.flatten(encoder.compact(images))
-    assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert_close(one, other)
-
-
-def test_decoded_pictures_are_those_of_the_whole(pair, images):
-    _, encoder, decoder = pair
     outputs = encoder.compact(pad_by_reflection(images, 16))
     arrays = [output.numpy() for output in tf.nest.flatten(outputs)]
     assert_close(tiling.decode(decoder, arrays, side=64), decoder(outputs))
@@ -75,30 +72,16 @@ def test_reconstructions_of_any_size_are_those_of_the_whole(pair, images):
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (2, 50), (31, 33), (64, 47)])
 def test_pictures_smaller_than_a_tile_and_odd_ones(size):
-    encoder = Encoder("block3_conv2", random_weights("encoder", "block3_conv2"))
-    decoder = Decoder("block3_conv2", random_weights("decoder", "block3_conv2"))
+    encoder, decoder = halves("block3_conv2")
     images = pictures(*size, batch=2)
     expected = crop(decoder(encoder.compact(pad_by_reflection(images, 4))), images)
     for side in (5, 16, 512):
         assert_close(tiling.reconstruct(encoder, decoder, images, side), expected)
 
 
-def test_a_margin_that_is_too_small_would_show(monkeypatch):
-    layer = "block2_conv2"
-    encoder = Encoder(layer, random_weights("encoder", layer))
-    decoder = Decoder(layer, random_weights("decoder", layer))
-    images = pictures(96, 96)
-    whole = tiling.reconstruct(encoder, decoder, images)
-    margin = tiling.margin(layer)
-    monkeypatch.setattr(tiling, "margin", lambda *_, **__: margin - 4)
-    cut = tiling.reconstruct(encoder, decoder, images, side=32)
-    assert np.abs(cut - whole).max() > 100 * TOLERANCE * np.abs(whole).max()
-
-
 def test_features_may_be_changed_on_the_way():
     layer = "block2_conv2"
-    encoder = Encoder(layer, random_weights("encoder", layer))
-    decoder = Decoder(layer, random_weights("decoder", layer))
+    encoder, decoder = halves(layer)
     images = pictures(70, 90)
     matrix = np.random.default_rng(0).normal(0, 0.1, (128, 128)).astype(np.float32)
     found = tiling.reconstruct(encoder, decoder, images, 32, change=lambda f, _: f @ matrix)
@@ -145,3 +128,15 @@ def test_no_tile_is_larger_than_asked():
 def test_a_side_of_nothing_is_refused():
     with pytest.raises(ValueError, match=r"`side` must be at least 1\. Received: 0"):
         next(tiling.tiles(10, 10, 1, 0, side=0))
+
+
+def test_a_margin_that_is_too_small_would_show(monkeypatch):
+    layer = "block2_conv2"
+    encoder = Encoder(layer, random_weights("encoder", layer))
+    decoder = Decoder(layer, random_weights("decoder", layer))
+    images = pictures(96, 96)
+    whole = tiling.reconstruct(encoder, decoder, images)
+    margin = tiling.margin(layer)
+    monkeypatch.setattr(tiling, "margin", lambda *_, **__: margin - 4)
+    cut = tiling.reconstruct(encoder, decoder, images, side=32)
+    assert np.abs(cut - whole).max() > 100 * TOLERANCE * np.abs(whole).max()

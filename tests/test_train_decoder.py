@@ -9,11 +9,9 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -38,7 +36,7 @@ METRICS = ("l1", "l2", "loss", "perceptual")
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    photographs.write(folder, train=6, validation=3, test=1)
+    photographs.write(folder, 20, 28, train=6, validation=3, test=1)
     return folder
 
 
@@ -50,21 +48,11 @@ def config(photos, tmp_path):
         weights="random",
         photos=photos,
         output_dir=tmp_path / "[2026] out",
-        crop=32,
+        crop=16,
         batch_size=2,
         epochs=2,
         ms_ssim_weight=0.0,
     )
-
-
-def flags_of(config):
-    """The same for the command."""
-    changed = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != field.default
-    }
-    return [f"--{name}={value}" for name, value in changed.items()]
 
 
 def folder_of(config):
@@ -86,13 +74,13 @@ def assert_close(config, other, rtol):
             np.testing.assert_allclose(float(row[name]), float(value), rtol, err_msg=name)
 
 
-def test_what_a_run_leaves(config, photos, tmp_path, capsys):
+def test_what_a_run_leaves(config, photos, tmp_path, monkeypatch, capsys):
     path = train(config)
     folder = folder_of(config)
     assert path == str(folder / "decoder.h5")
-    steps = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
-    steps = [s for s in steps if not s.startswith(("Epoch", "3/3", "no curves"))]
-    assert steps == ["weights", "photographs", "decoder", "held out"]
+    lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    lines = [s for s in lines if not s.startswith(("Epoch", "3/3", "no curves"))]
+    assert lines == ["weights", "photographs", *(f"{n} of 4" for n in range(1, 5)), "held out"]
     found = [name for name in files_below(folder) if not name.startswith("tensorboard/")]
     samples = ["samples/epoch-001.png", "samples/epoch-002.png"]
     assert found == [".lock", "decoder.h5", "history.csv", "run.json", *samples]
@@ -102,7 +90,7 @@ def test_what_a_run_leaves(config, photos, tmp_path, capsys):
     assert rows[0].keys() == {"epoch", *METRICS, *(f"val_{name}" for name in METRICS)}
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
     # Three held-out pictures above three reconstructions.
-    assert np.array(Image.open(folder / samples[1])).shape == (64, 96, 3)
+    assert np.array(Image.open(folder / samples[1])).shape == (32, 48, 3)
 
     decoder, encoder = weights.load_decoder(path, LAYER), weights.load("random", LAYER)
     record = decoder.training
@@ -114,8 +102,18 @@ def test_what_a_run_leaves(config, photos, tmp_path, capsys):
     assert str(tmp_path) not in record.to_json()
     held_out = data.split_pictures(data.find_pictures(str(photos)), str(photos))
     paths = [*held_out["test"], *held_out["validation"]]
-    _, means = evaluate.evaluate(LAYER, encoder, decoder, paths)
-    assert record.evaluation == {"photographs": 4, **means}
+    measured, left_out = evaluate.evaluate(LAYER, encoder, decoder, paths)
+    assert not left_out
+    assert record.evaluation == {"photographs": 4, **evaluate.means(measured)}
+
+    points = curves(folder / "tensorboard")
+    tags = [("train", name) for name in (*METRICS, "learning_rate")]
+    tags += [("validation", name) for name in METRICS]
+    assert points.keys() == {(r, f"epoch_{name}", step) for r, name in tags for step in (0, 1)}
+    np.testing.assert_allclose(points["train", "epoch_l1", 1], float(rows[1]["l1"]), rtol=1e-6)
+    # Linear from 1e-3 to 2e-4 in six steps: half way after three.
+    np.testing.assert_allclose(points["train", "epoch_learning_rate", 0], 6e-4, rtol=1e-5)
+    np.testing.assert_allclose(points["train", "epoch_learning_rate", 1], 2e-4, rtol=1e-5)
 
     # A finished run is not touched, even by the same configuration.
     before = {name: (folder / name).read_bytes() for name in files_below(folder)}
@@ -123,79 +121,58 @@ def test_what_a_run_leaves(config, photos, tmp_path, capsys):
         train(config)
     assert {name: (folder / name).read_bytes() for name in files_below(folder)} == before
 
-    # With `overwrite` it is; here from its own decoder, which is better than random.
+    # With `overwrite` it is; here from its own decoder, which is better than random, and without
+    # the package tensorboard.
+    def find_spec(name, find=importlib.util.find_spec):
+        return None if name == "tensorboard" else find(name)
+
+    monkeypatch.setattr("importlib.util.find_spec", find_spec)
     again = {"initial_weights": path, "overwrite": True, "epochs": 1}
     train(dataclasses.replace(config, **again))
-    assert (
-        "initial weights: decoder_block1_conv2, decoder_block1_conv1\n" in capsys.readouterr().out
-    )
+    output = capsys.readouterr().out
+    assert "initial weights: decoder_block1_conv2, decoder_block1_conv1\n" in output
+    assert "no curves: the package tensorboard is not installed\n" in output
+    assert not (folder / "tensorboard").exists()
     assert len(history(config)) == 1
     assert float(history(config)[0]["l1"]) < float(rows[0]["l1"])
     assert samples[1] not in files_below(folder)
 
 
-def test_curves_are_for_those_who_have_tensorboard(config, monkeypatch, capsys):
-    def find_spec(name, find=importlib.util.find_spec):
-        return None if name == "tensorboard" else find(name)
-
-    with monkeypatch.context() as without:
-        without.setattr("importlib.util.find_spec", find_spec)
-        train(config)
-    assert "no curves: the package tensorboard is not installed\n" in capsys.readouterr().out
-    assert not (folder_of(config) / "tensorboard").exists()
-
-    pytest.importorskip("tensorboard")
-    train(dataclasses.replace(config, overwrite=True))
+def curves(folder):
+    """{(run, tag, step): value} of what TensorBoard would show."""
     points = {}
-    for path in (folder_of(config) / "tensorboard").rglob("*tfevents*"):
+    for path in folder.rglob("*tfevents*"):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 if value.tag.startswith("epoch_"):
                     point = float(tf.make_ndarray(value.tensor))
                     points[path.parent.name, value.tag, event.step] = point
-    tags = [("train", name) for name in (*METRICS, "learning_rate")]
-    tags += [("validation", name) for name in METRICS]
-    assert points.keys() == {(r, f"epoch_{name}", step) for r, name in tags for step in (0, 1)}
-    last = float(history(config)[1]["l1"])
-    np.testing.assert_allclose(points["train", "epoch_l1", 1], last, rtol=1e-6)
-    # Linear from 1e-3 to 2e-4 in six steps: half way after three.
-    np.testing.assert_allclose(points["train", "epoch_learning_rate", 0], 6e-4, rtol=1e-5)
-    np.testing.assert_allclose(points["train", "epoch_learning_rate", 1], 2e-4, rtol=1e-5)
+    return points
 
 
-def start(*flags, **environment):
-    return subprocess.Popen(
-        [sys.executable, "train_decoder.py", *flags],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_after_a_kill_it_is_resumed_where_the_last_epoch_ended(config, tmp_path, capsys):
-    # bfloat16 too: what is kept between epochs is float32.
-    config = dataclasses.replace(config, epochs=3, steps_per_epoch=6, precision="bfloat16")
+def test_an_interrupted_run_is_resumed_where_the_last_epoch_ended(
+    config, tmp_path, monkeypatch, capsys
+):
+    # bfloat16 and Muon too: what is kept between epochs is float32, the optimizer's state with it.
+    config = dataclasses.replace(config, epochs=3, precision="bfloat16", optimizer="muon")
     folder = folder_of(config)
-    process = start(*flags_of(config), KERAS_BACKEND="jax")
-    while not (folder / "backup.npz").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    _, error = process.communicate()
-    assert process.returncode == -signal.SIGKILL, error
-    assert not (folder / "decoder.h5").exists()
+    draw = callbacks.Samples.on_epoch_end
 
-    # What a kill in the midst of saving leaves, and an epoch that was noted and not kept.
-    (folder / "backup.npz.partial").write_bytes(b"cut short")
-    kept = callbacks.Backup(str(folder / "backup.npz")).finished_epochs()
-    with open(folder / "history.csv", "a", encoding="utf-8") as file:
-        file.write(",".join(["9"] * len(history(config)[0])) + "\n")
+    def end_in_the_second_epoch(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        draw(self, epoch, logs)
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(callbacks.Samples, "on_epoch_end", end_in_the_second_epoch)
+        train(config)
+    assert len(history(config)) == 2  # noted, and not kept
+    (folder / "backup.npz.partial").write_bytes(b"cut short")  # as by a kill
 
     with pytest.raises(UserError, match=r"of another kind \(--learning_rate=0.001, now 0.002\)"):
         train(dataclasses.replace(config, learning_rate=0.002))
     train(config)
-    assert f"resumed: after epoch {kept}\n" in capsys.readouterr().out
+    assert "resumed: after epoch 1\n" in capsys.readouterr().out
     assert [row["epoch"] for row in history(config)] == ["0", "1", "2"]
     assert len(list((folder / "samples").iterdir())) == 3
     assert json.loads((folder / "run.json").read_text())["finished"]
@@ -213,9 +190,8 @@ def test_only_one_process_trains_in_a_folder(config):
         second.locked(),
     ):
         pass
-    assert not pathlib.Path(first.directory).exists()  # Nothing came of it.
     with second.locked():
-        second.begin({})
+        second.begin({}, overwrite=False)
     assert files_below(folder_of(config)) == [".lock", "run.json"]
 
 
@@ -228,15 +204,28 @@ def free_ports(count):
 
 
 @pytest.mark.slow
-def test_two_workers_end_with_equal_weights(config, tmp_path):
+def test_two_workers_end_with_equal_weights_as_one_alone(config, tmp_path):
+    config = dataclasses.replace(config, epochs=1, perceptual_weight=0.0)
+    changed = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if value != TrainConfig.__dataclass_fields__[name].default
+    }
+    own = [f"--{name}={value}" for name, value in changed.items()]
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-
     workers = []
     for index in range(2):
         task = {"type": "worker", "index": index}
-        environment = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        own = [*flags_of(config), "--strategy=multi_worker"]
-        workers.append(start(*own, TF_CONFIG=environment))
+        cluster = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        worker = subprocess.Popen(
+            [sys.executable, "train_decoder.py", *own, "--strategy=multi_worker"],
+            cwd=ROOT,
+            env={**os.environ, "TF_CONFIG": cluster, "KERAS_BACKEND": "jax"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        workers.append(worker)
     digests = set()
     try:
         for worker in workers:
@@ -257,7 +246,7 @@ def test_workers_stop_together(monkeypatch):
     monkeypatch.setattr(distribution, "_sum_over_workers", lambda _, value: 7 if value else 1)
     with pytest.raises(UserError, match="another worker failed"), distribution.together(strategy):
         pass
-    with pytest.raises(UserError, match="do not agree on the number; here it is 3"):
+    with pytest.raises(UserError, match="do not agree on the number"):
         distribution.check_same(strategy, "the number", 3)
 
 
@@ -280,7 +269,7 @@ for arguments in json.loads(sys.argv[1]):
 
 @pytest.mark.slow
 def test_two_devices_share_each_batch(run_command, config, tmp_path):
-    config = dataclasses.replace(config, optimizer="muon", epochs=1)
+    config = dataclasses.replace(config, optimizer="muon", epochs=1, perceptual_weight=0.0)
     shared = dataclasses.replace(config, strategy="mirrored", output_dir=str(tmp_path / "two"))
     odd = dataclasses.replace(shared, batch_size=3)
     runs = json.dumps([dataclasses.asdict(each) for each in (shared, odd)])
@@ -313,7 +302,7 @@ def test_what_cannot_be_trained_leaves_nothing(config, tmp_path, monkeypatch):
 
 
 def test_a_photograph_that_vanishes_is_named(config, tmp_path, monkeypatch):
-    photographs.write(tmp_path / "photos", train=6, validation=3)
+    photographs.write(tmp_path / "photos", 20, 28, train=6, validation=3)
     draw = callbacks.Samples.on_epoch_end
 
     def vanish(self, epoch, logs=None):
@@ -328,17 +317,17 @@ def test_a_photograph_that_vanishes_is_named(config, tmp_path, monkeypatch):
 
 def test_what_is_trained_is_not_lost_when_measuring_fails(config, tmp_path, monkeypatch, capsys):
     photos = tmp_path / "photos"
-    photographs.write(photos, train=6, validation=2)
+    photographs.write(photos, 20, 28, train=6, validation=2)
     # Too small for block2's one pooling; training continues it by reflection.
     photographs.write(photos, 1, 30, test=1)
-    changes = {"layer": "block2_conv2", "photos": photos, "steps_per_epoch": 2, "crop": 16}
+    changes = {"layer": "block2_conv2", "photos": photos, "steps_per_epoch": 2, "epochs": 1}
     changes["output_dir"] = photos / "runs"  # What is in there is no photograph.
     config = dataclasses.replace(config, **changes)
 
     def fail(*_):
-        raise OSError("no memory left")
+        raise OSError("a bug")
 
-    with monkeypatch.context() as context, pytest.raises(OSError, match="no memory left"):
+    with monkeypatch.context() as context, pytest.raises(OSError, match="a bug"):
         context.setattr(evaluate, "measure", fail)
         train(config)
     path = str(pathlib.Path(config.output_dir, "vgg19-block2-conv2-decoder", "decoder.h5"))
@@ -350,12 +339,18 @@ def test_what_is_trained_is_not_lost_when_measuring_fails(config, tmp_path, monk
         train(config)
     (photos / "another.png").unlink()
 
+    def give_up(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(evaluate, "measure", give_up)
     train(dataclasses.replace(config, evaluation_pictures=2))
     output = capsys.readouterr().out
-    assert "resumed: after epoch 2\n" in output
-    assert "with 30x1 pixels; `block2_conv2` needs sides of at least 2\n" in output
+    assert "resumed: after epoch 1\n" in output
+    assert "1 of 2: " in output and "`block2_conv2` needs sides of at least 2 pixels\n" in output
+    assert "2 of 2: " in output and ".png: left out: out of memory\n" in output
+    assert output.splitlines()[-1].endswith("; 2 left out, see above")
     finished = weights.load_decoder(path, "block2_conv2")
-    assert finished.training.evaluation["photographs"] == 1
+    assert finished.training.evaluation == {"photographs": 0}
     assert finished.digests == trained.digests
 
 
@@ -388,7 +383,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(config):
         ({"precision": "float16"}, "--precision must be one of float32, bfloat16"),
         ({"strategy": "many"}, "--strategy must be one of one, mirrored, multi_worker"),
         ({"overwrite": 1}, "--overwrite must be true or false"),
-        ({"crop": 100, "ms_ssim_weight": 1.0}, "--crop must be at least 176, or pass --ms_ssim"),
+        ({"crop": 100, "ms_ssim_weight": 1.0}, "--crop must be at least 176 for MS-SSIM, or pass"),
         (
             {"layer": "block3_conv2", "crop": 34},
             "--crop must be a multiple of 4 for --layer=block3",
@@ -420,9 +415,7 @@ def test_every_field_has_a_flag_with_its_default():
             train_decoder.parse(wrong)
 
 
-@pytest.mark.parametrize(
-    "wrong", [[], ["--photos=photos", "--crop=100"], ["--no_such_flag"], ["photo.jpg"]]
-)
+@pytest.mark.parametrize("wrong", [["--photos=photos", "--crop=100"], ["photo.jpg"]])
 def test_wrong_flags_get_one_line(run_command, wrong):
     result = run_command("train_decoder.py", *wrong)
     assert result.returncode == 1

@@ -35,12 +35,25 @@ def test_the_split_is_that_of_the_name_whatever_the_folder_and_for_good():
     assert (*held_out[:3], len(held_out)) == HELD_OUT
 
 
-def test_names_that_occur_more_than_once_are_told_apart_by_their_folders():
-    paths = [f"p/scene_{number}/rgb.jpg" for number in range(200)]
-    splits = data.split_pictures([*paths, "p/deep/13.jpg"], "p")
+def test_of_several_with_one_name_all_but_the_first_are_told_apart_by_their_folders():
+    scenes = [f"p/scene_{number}/rgb.jpg" for number in range(200)]
+    splits = data.split_pictures([*scenes, "p/deep/13.jpg"], "p")
     assert len(splits["train"]) > 150 and len(splits["validation"]) > 5
-    assert "p/deep/13.jpg" not in splits["train"]
-    assert splits == data.split_pictures([f"p/{p[2:]}" for p in [*paths, "p/deep/13.jpg"]], "p")
+    assert "p/deep/13.jpg" in splits[data.split_of("13.jpg")]
+    # From elsewhere, and in another order.
+    elsewhere = [f"q/{path}" for path in reversed([*scenes, "p/deep/13.jpg"])]
+    found = data.split_pictures(elsewhere, "q/p")
+    assert {k: [p.removeprefix("q/") for p in paths] for k, paths in found.items()} == splits
+
+
+@pytest.mark.parametrize("late", ["p/13.jpg", "p/zoo/13.jpg", "p/a/b/13.jpg"])
+def test_a_second_file_of_the_same_name_leaves_the_first_where_it_is(late):
+    first = "p/13.jpg" if late != "p/13.jpg" else "p/deep/13.jpg"
+    alone, both = (data.split_pictures(paths, "p") for paths in ([first], [late, first]))
+    split = next(name for name, paths in alone.items() if paths)
+    assert split == data.split_of("13.jpg") == "validation"
+    if late != "p/13.jpg":  # Which comes before any other.
+        assert first in both[split]
 
 
 def find(folder, *names):
@@ -54,11 +67,11 @@ def test_pictures_are_found_in_all_folders_and_the_rest_is_counted_and_named(tmp
     pictures = ["b.PNG", "deep/c.jpeg", "deep/d.webp", "deep/er/a.jpg", "e.JFIF", "f.tif"]
     others = ["1.heic", "2.HEIC", "3.heic", "4.heic", "notes.txt", "README", ".DS_Store", "._b.png"]
     left_out = [".thumbnails/b.png", "@eaDir/b.png/x.jpg", "run/run.json", "run/samples/1.png"]
-    left_out += ["dist/x/encoder.manifest.json", "dist/x/encoder.png"]
+    left_out += ["dist/x/encoder.manifest.json", "dist/x/encoder.png", "Thumbnails/b.png"]
     assert find(tmp_path, *pictures, *others, *left_out) == pictures
     assert capsys.readouterr().out == (
         "passed over: 4 .heic (1.heic, 2.HEIC, 3.heic, ...); 1 .txt (notes.txt); "
-        f"4 folders (.thumbnails, @eaDir, {os.path.join('dist', 'x')}, ...); "
+        "5 folders (.thumbnails, @eaDir, Thumbnails, ...); "
         "2 hidden (.DS_Store, ._b.png); 1 without extension (README)\n"
     )
 
@@ -103,7 +116,7 @@ def test_too_few_pictures_are_refused(tmp_path):
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()
     (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(UserError, match="pictures that can be read"):
+    with pytest.raises(UserError, match=r"that can be read: none falls to train.*0 train"):
         data.usable_splits(str(tmp_path))
 
 

@@ -61,14 +61,47 @@ def test_16_bit_grey_keeps_its_upper_8_bits(tmp_path, name):
     np.testing.assert_array_equal(found, (grey >> 8)[..., np.newaxis].repeat(3, axis=-1))
 
 
-def test_big_endian_too(tmp_path):
-    # The header of a TIFF of one row, 2 pixels, 16 bits, and after it the pixels.
-    tags = [(256, 2), (257, 1), (258, 16), (262, 1), (273, 122), (277, 1), (278, 1), (279, 4)]
-    header = b"MM\0*\0\0\0\x08" + len(tags).to_bytes(2)
+def tiff(path, bits, data, format=1, order="big"):
+    """A TIFF of two grey pixels in one row: its header, and after it the pixels."""
+    tags = [(256, 2), (257, 1), (258, bits), (262, 1), (273, 134), (277, 1), (278, 1)]
+    tags += [(279, len(data)), (339, format)]
+    header = (b"MM\0*" if order == "big" else b"II*\0") + (8).to_bytes(4, order)
+    header += len(tags).to_bytes(2, order)
     for tag, value in tags:
-        header += tag.to_bytes(2) + b"\0\x04\0\0\0\x01" + value.to_bytes(4)
-    (tmp_path / "a.tif").write_bytes(header.ljust(122, b"\0") + b"\x12\x34\xfe\xdc")
-    assert read_picture(tmp_path / "a.tif")[0, :, 0].tolist() == [0x12, 0xFE]
+        header += tag.to_bytes(2, order) + (4).to_bytes(2, order) + (1).to_bytes(4, order)
+        header += value.to_bytes(4, order)
+    path.write_bytes(header.ljust(134, b"\0") + data)
+    return path
+
+
+def test_big_endian_and_12_bits_keep_their_upper_8_bits_too(tmp_path):
+    found = read_picture(tiff(tmp_path / "16.tif", 16, b"\x12\x34\xfe\xdc"))
+    assert found[0, :, 0].tolist() == [0x12, 0xFE]
+    found = read_picture(tiff(tmp_path / "12.tif", 12, b"\x12\x3f\xed", order="little"))
+    assert found[0, :, 0].tolist() == [0x12, 0xFE]
+    (tmp_path / "12.pgm").write_bytes(b"P5 2 1 4095 \x01\x23\x0f\xed")
+    assert read_picture(tmp_path / "12.pgm")[0, :, 0].tolist() == [0x12, 0xFE]
+
+
+@pytest.mark.parametrize("bits, format", [(32, 1), (32, 2), (16, 2)])
+def test_integers_of_unknown_range_are_refused(tmp_path, bits, format):
+    path = tiff(tmp_path / "a.tif", bits, bytes(bits // 4), format, "little")
+    with pytest.raises(UserError, match=r"a.tif: .* \(it holds 32-bit or signed integers, whose"):
+        read_picture(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_picture_is_read_without_a_warning_and_a_larger_one_refused(tmp_path, monkeypatch):
+    assert pictures.MOST_PIXELS == Image.MAX_IMAGE_PIXELS == 10**9
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "large.png")
+    with Image.open(tmp_path / "large.png") as image:  # Pillow's own limit would stop this.
+        assert image.size == (20_000, 10_000)
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    monkeypatch.setattr(pictures, "MOST_PIXELS", PIXELS.size // 3)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), PIXELS)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", PIXELS.size // 3 - 1)
+    with pytest.raises(UserError, match=r"a.png: it cannot be read \(it has more than 619 pixels"):
+        read_picture(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "a.png", "a.gif", "a.tif"])

@@ -3,7 +3,6 @@
 import gc
 import hashlib
 import pathlib
-import tarfile
 
 import numpy as np
 import pytest
@@ -80,13 +79,9 @@ def test_an_address_is_downloaded_once_and_its_sha256_compared(build, serve, cac
     assert [each.stat().st_mtime_ns for each in cache.iterdir()] == [before]
     with pytest.raises(UserError, match=r"cannot be downloaded: .*(hash|sha256)"):
         unpooling.load(url, sha256="0" * 64)
-
-
-def test_two_addresses_with_the_same_file_name_do_not_mix(build, build_decoder, serve, cache):
-    for folder in (build("block1_conv2"), build("block2_conv2")):
-        loaded = unpooling.load(f"{serve(folder)}/encoder.tar.gz")
-        assert len(loaded.variables) == 4 * int(folder.name[len("vgg19-block")])
-    assert len(list(cache.iterdir())) == 2
+    # Another address with the same file name is not mistaken for it.
+    other = f"{serve(build('block1_conv2'))}/encoder.tar.gz"
+    assert len(unpooling.load(other).variables) == 4
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -128,15 +123,3 @@ def test_a_graph_that_reads_files_is_refused_in_any_wrapping(tmp_path, serve, ca
             unpooling.load(tmp_path / place)
     with pytest.raises(UserError, match="ReadFile"):
         unpooling.load(f"{serve(tmp_path)}/forged.tar.gz")
-
-
-@pytest.mark.usefixtures("never_loaded")
-def test_other_members_are_refused(build, tmp_path):
-    with tarfile.open(build(ENCODER.layer) / "encoder.tar.gz") as tar:
-        tar.extractall(tmp_path / "module", filter="data")
-    (tmp_path / "module" / "extra.txt").write_text("extra")
-    with tarfile.open(tmp_path / "more.tar.gz", "w:gz") as tar:
-        for path in sorted((tmp_path / "module").rglob("*")):
-            tar.add(path, path.relative_to(tmp_path / "module"), recursive=False)
-    with pytest.raises(UserError, match=r"the members must be .*Received: .*extra.txt"):
-        unpooling.load(tmp_path / "more.tar.gz")

@@ -140,16 +140,6 @@ def test_without_rounding_a_decoder_equals_the_oracle_exactly(descriptor):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_decoder_takes_what_its_encoder_returns(saved_model):
-    """An odd row that the first pooling dropped leaves no trace."""
-    encoder = descriptors.module(descriptors.ENGINES[0], "loaded", saved_model)
-    decoder = descriptors.module(descriptors.DECODERS[1], "loaded", saved_model)
-    images = descriptors.images((1, 9, 8, 3))
-    pictures = decoder(encoder(images))
-    assert pictures.shape == (1, 8, 8, 3)
-    np.testing.assert_array_equal(decoder(encoder.compact(images)), pictures)
-
-
 @descriptors.every(descriptors.DECODERS)
 def test_a_decoder_takes_tuples_and_block1_a_list_of_the_features(descriptor, form, saved_model):
     decoder = descriptors.module(descriptor, form, saved_model)

@@ -9,6 +9,7 @@ import shutil
 import types
 import urllib.error
 import zipfile
+from unittest import mock
 
 import h5py
 import keras
@@ -82,11 +83,8 @@ def test_a_seed_out_of_range_and_an_unknown_layer_are_refused(load):
 # Good files.
 
 # The names that versions of Keras gave to a kernel and a bias, inside the layer's group.
-WEIGHT_NAMES = {
-    "keras 1": ("{}_W_1:0", "{}_b_1:0"),
-    "keras 2": ("{0}/kernel:0", "{0}/bias:0"),
-    "keras 3": ("{0}/kernel", "{0}/bias"),
-}
+WEIGHT_NAMES = {"keras 1": ("{}_W_1:0", "{}_b_1:0"), "keras 2": ("{}/kernel:0", "{}/bias:0")}
+WEIGHT_NAMES["keras 3"] = ("{}/kernel", "{}/bias")
 
 
 def write_h5(path, arrays, *, names="keras 1", text=np.bytes_, group="/", dtype="<f4", **options):
@@ -102,20 +100,22 @@ def write_h5(path, arrays, *, names="keras 1", text=np.bytes_, group="/", dtype=
     return path
 
 
-@pytest.mark.parametrize("group", ["/", "model_weights"])
-@pytest.mark.parametrize("text", [np.bytes_, str])
-@pytest.mark.parametrize("names", WEIGHT_NAMES)
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"dtype": "<f2"}, {"dtype": ">f4"}, {"dtype": "<f8", "compression": "gzip"}],
-    ids=["float32", "float16", "big-endian", "compressed float64"],
+    ("names", "group", "dtype", "options"),
+    [
+        ("keras 1", "/", "<f4", {}),
+        ("keras 2", "model_weights", "<f4", {"text": str}),
+        ("keras 2", "/", ">f4", {}),
+        ("keras 3", "/", "<f2", {"text": str}),
+        ("keras 3", "model_weights", "<f8", {"compression": "gzip"}),
+    ],
 )
-def test_a_file_in_the_published_layout_is_read_exactly(tmp_path, names, text, group, options):
+def test_a_file_in_the_published_layout_is_read_exactly(tmp_path, names, group, dtype, options):
     arrays = random_weights("encoder", LAYER)
-    if options.get("dtype") == "<f2":
+    if dtype == "<f2":
         arrays = {n: [a.astype("<f2").astype("f4") for a in pair] for n, pair in arrays.items()}
     path = tmp_path / "some.h5"
-    write_h5(path, arrays, names=names, text=text, group=group, **options)
+    write_h5(path, arrays, names=names, group=group, dtype=dtype, **options)
     loaded = weights.load(str(path), LAYER)
     assert_same(loaded.layers, arrays)
     assert (loaded.source, loaded.seed, loaded.file_name) == ("file", None, "some.h5")
@@ -214,44 +214,27 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_what_is_not_hdf5_is_refused_with_advice_that_fits(tmp_path, name):
-    content, words = BAD_FILES[name]
-    (tmp_path / name).write_bytes(content)
-    assert words in refusal(tmp_path / name)
-
-
-def test_why_a_file_cannot_be_opened_is_told_apart(tmp_path, good_file, monkeypatch):
+def test_why_a_file_cannot_be_read_is_told_apart(tmp_path, monkeypatch):
+    for name, (content, words) in BAD_FILES.items():
+        (tmp_path / name).write_bytes(content)
+        assert words in refusal(tmp_path / name)
     message = refusal(tmp_path / "none.h5")
     assert "no such file. `weights` must be `imagenet`, `random` or the path of a file" in message
     assert "this is a folder. Pass a file in it." in refusal(tmp_path)
     with zipfile.ZipFile(tmp_path / "vgg19.pth", "w") as archive:
         archive.writestr("archive/data.pkl", b"")
     assert "Weights of PyTorch must be converted" in refusal(tmp_path / "vgg19.pth")
+    good_file = write_h5(tmp_path / "some.h5", random_weights("encoder", LAYER))
     with open(good_file, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert "another process has it open for writing. Wait" in refusal(good_file)
+    good = good_file.read_bytes()
+    for kept in (8, 2000, -150_000, -1):
+        good_file.write_bytes(good[:kept])
+        words = r"not a readable HDF5 file, or cut short .* Copy it again and compare"
+        assert re.search(words, refusal(good_file))
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything.
-    good_file.write_bytes(b"")
     assert "it may not be read. Change its permissions." in refusal(good_file)
-
-
-@pytest.mark.parametrize("kept", [8, 2000, -150_000, -1])
-def test_a_file_cut_short_is_refused(good_file, kept):
-    good_file.write_bytes(good_file.read_bytes()[:kept])
-    words = r"not a readable HDF5 file, or cut short .* Copy it again and compare"
-    assert re.search(words, refusal(good_file))
-
-
-def test_data_that_fails_its_own_checksum_is_refused(tmp_path):
-    path = tmp_path / "some.h5"
-    write_h5(path, random_weights("encoder", LAYER), chunks=True, fletcher32=True)
-    with h5py.File(path) as file:
-        chunk = file["block1_conv2/block1_conv2_W_1:0"].id.get_chunk_info(0)
-    with open(path, "r+b") as file:
-        file.seek(chunk.byte_offset)
-        file.write(b"\1\2\3\4")
-    assert f"{path}, layer block1_conv2: unreadable (" in refusal(path)
 
 
 KERNEL, BIAS = "block1_conv2_W_1:0", "block1_conv2_b_1:0"
@@ -272,16 +255,12 @@ BAD_LAYERS = {
     "empty bias": ({BIAS: h5py.Empty("f4")}, SHAPES + r"\(3, 3, 64, 64\), None\."),
     "kernel and bias swapped": ([BIAS, KERNEL], SHAPES + r"\(64,\), \(3, 3, 64, 64\)\."),
     "kernel alone": ([KERNEL], SHAPES + r"\(3, 3, 64, 64\)\."),
-    "no weights": ([], SHAPES + r"no weights\."),
     "a name that is not there": ([KERNEL, "lost:0"], r"unreadable \(.*lost:0"),
-    "a name that is no UTF-8": ([KERNEL.encode(), b"\xff\xfe"], r"unreadable \("),
-    "names that are numbers": ([1, 2], r"unreadable \("),
     "a link to nowhere": ({BIAS: h5py.SoftLink("/nowhere")}, r"unreadable \("),
     "NaN in the kernel": ({KERNEL: one(np.nan, (3, 3, 64, 64))}, "the kernel " + NOT_FINITE),
     "infinity in the bias": ({BIAS: one(-np.inf, 64)}, "the bias " + NOT_FINITE),
     "too great for float32": ({BIAS: np.full(64, 1e300)}, "the bias " + NOT_FINITE),
     "integers": ({KERNEL: np.ones((3, 3, 64, 64), "i4")}, "must be floating point.*int32"),
-    "numbers as text": ({BIAS: np.array([b"1.5"] * 64)}, "must be floating point.*S3"),
     "records": ({BIAS: np.zeros(64, [("a", "f4")])}, "must be floating point"),
 }
 
@@ -355,7 +334,6 @@ def test_a_decoder_of_another_layer_or_without_a_legible_record_is_refused(tmp_p
         file.attrs["training"] = "{}"
     message = refusal(path, load=weights.load_decoder)
     assert "its attribute `training` cannot be read (a training record must hold" in message
-    assert "Write the file anew with train_decoder.py" in message
 
 
 def test_a_decoder_belongs_to_the_encoder_for_which_it_was_trained():
@@ -405,34 +383,22 @@ def imagenet_refusal():
     return message
 
 
-ERRORS = {
-    "first line second line": urllib.error.URLError("first line\nsecond line"),
-    "403 -- Forbidden": urllib.error.HTTPError(PUBLISHED_URL, 403, "Forbidden", {}, None),
-    "reset by peer": ConnectionResetError("reset by peer"),
-}
-
-
-@pytest.mark.parametrize("reason", ERRORS)
-def test_a_failed_download_says_why_and_what_else_can_be_done(download, reason, published):
+def test_a_failed_download_says_why_and_what_else_can_be_done(download, published):
     # It could be read: nothing but Keras' checksum tells it from the published one.
     download.append(lambda url, path: shutil.copy(published[0], path))
     assert "file hash does not match" in imagenet_refusal()
 
-    def fail(url, path):
-        assert url == PUBLISHED_URL
-        raise ERRORS[reason]
-
-    download.append(fail)
-    assert reason in imagenet_refusal()  # So the other file is not used.
+    for reason, error in (
+        ("first line second line", urllib.error.URLError("first line\nsecond line")),
+        ("403 -- Forbidden", urllib.error.HTTPError("", 403, "Forbidden", {}, None)),
+    ):
+        download.append(mock.Mock(side_effect=error))
+        assert reason in imagenet_refusal()  # So the other file is not used.
+        assert download[-1].call_args.args[0] == PUBLISHED_URL
 
 
 def test_imagenet_weights_are_those_of_the_file_that_keras_provides(published, monkeypatch):
-    asked = []
-
-    def get_file(name, origin, **options):
-        asked.append({"name": name, "origin": origin, **options})
-        return str(published[0])
-
+    get_file = mock.Mock(return_value=str(published[0]))
     monkeypatch.setattr(keras_vgg19, "file_utils", types.SimpleNamespace(get_file=get_file))
     weights._imagenet.cache_clear()
     try:
@@ -442,10 +408,10 @@ def test_imagenet_weights_are_those_of_the_file_that_keras_provides(published, m
             assert (loaded.source, loaded.seed, loaded.file_name) == ("imagenet", None, None)
     finally:
         weights._imagenet.cache_clear()
-    (asked,) = asked  # once, for the checked file without the classifier
-    assert (asked["name"], asked["origin"]) == (PUBLISHED_NAME, PUBLISHED_URL)
-    assert asked["cache_subdir"] == "models"
-    assert re.fullmatch("[0-9a-f]{32,64}", asked["file_hash"])
+    (asked,) = get_file.call_args_list  # once, for the checked file without the classifier
+    assert asked.args == (PUBLISHED_NAME, PUBLISHED_URL)
+    assert asked.kwargs["cache_subdir"] == "models"
+    assert re.fullmatch("[0-9a-f]{32,64}", asked.kwargs["file_hash"])
 
 
 def test_keras_set_to_another_precision_is_refused():

@@ -74,12 +74,3 @@ def test_a_decoder_compiles(form, saved_model):
     assert_close(pictures, expected)
     for found, wanted in zip(gradients, expected_gradients, strict=True):
         assert_close(found, wanted)
-
-
-def test_another_picture_of_the_same_size_is_not_compiled_again(loaded):
-    step = training_step(loaded["xla"], loaded["xla"])
-    compiled = tf.function(step, jit_compile=True)
-    hlo = compiled.experimental_get_compiler_ir(descriptors.images((1, 37, 53, 3)))(stage="hlo")
-    (entry,) = [line for line in hlo.splitlines() if line.startswith("ENTRY")]
-    # Were the picture a constant of the program, each one would need a program of its own.
-    assert "f32[1,37,53,3]" in entry

@@ -1,1 +1,1 @@
-"""Trains decoders for frozen encoders, and measures how well they give pictures back."""
+"""Trains decoders for frozen encoders, and measures their reconstructions."""

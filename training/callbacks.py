@@ -16,7 +16,7 @@ class RequireFinite(keras.callbacks.Callback):
     """Raises UserError when a metric is not finite."""
 
     def on_epoch_end(self, epoch, logs=None):
-        for name, value in (logs or {}).items():
+        for name, value in logs.items():
             if not np.isfinite(value):
                 raise UserError(
                     f"{name} is {value} after epoch {epoch + 1}: start with a lower "
@@ -31,31 +31,27 @@ class Backup(keras.callbacks.Callback):
 
     Args:
       path: the .npz file; it is replaced in one step.
-      writes: whether this process writes it.
+
+    Attributes:
+      finished_epochs: how many epochs the file has behind it, 0 if there is none.
     """
 
-    def __init__(self, path: str, writes: bool = True):
+    def __init__(self, path: str):
         super().__init__()
         self._path = path
-        self._writes = writes
-
-    def finished_epochs(self) -> int:
-        """Returns how many epochs the backup has behind it, 0 if there is none."""
-        if not os.path.exists(self._path):
-            return 0
-        with np.load(self._path) as arrays:
-            return int(arrays["epochs"])
+        self._kept = {}
+        if os.path.exists(path):
+            with np.load(path) as arrays:
+                self._kept = dict(arrays)
+        self.finished_epochs = int(self._kept.get("epochs", 0))
 
     def restore(self, model: keras.Model) -> None:
-        """Gives a model and its optimizer what the backup holds, if there is one."""
-        if os.path.exists(self._path):
-            with np.load(self._path) as arrays:
-                for number, variable in enumerate(_variables(model)):
-                    variable.assign(arrays[f"arr_{number}"])
+        """Gives a model and its optimizer what the file holds, if there is one."""
+        if self._kept:
+            for number, variable in enumerate(_variables(model)):
+                variable.assign(self._kept.pop(f"arr_{number}"))
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self._writes:
-            return
         arrays = [np.asarray(variable) for variable in _variables(self.model)]
         with open(f"{self._path}.partial", "wb") as file:
             np.savez(file, *arrays, epochs=epoch + 1)
@@ -81,9 +77,7 @@ class Samples(keras.callbacks.Callback):
         rows = [np.concatenate(batch, axis=1) for batch in (self._images, self.model(self._images))]
         pixels = np.clip(np.round(np.concatenate(rows)), 0, 255).astype(np.uint8)
         os.makedirs(self._directory, exist_ok=True)
-        path = os.path.join(self._directory, f"epoch-{epoch + 1:03d}.png")
-        Image.fromarray(pixels).save(f"{path}.partial", format="png")
-        os.replace(f"{path}.partial", path)
+        Image.fromarray(pixels).save(os.path.join(self._directory, f"epoch-{epoch + 1:03d}.png"))
 
 
 def _variables(model):

@@ -1,8 +1,8 @@
 """What a training run is asked for: a field for each flag of train_decoder.py. No TensorFlow."""
 
 import dataclasses
-import math
 import os
+import sys
 import typing
 
 from unpooling import vgg19
@@ -35,9 +35,7 @@ class TrainConfig:
       UserError: if a value is of another type, out of range, or does not go with the others.
     """
 
-    layer: str = _field(
-        "block5_conv2", "The layer at which the encoder ends.", choices=vgg19.LAYERS
-    )
+    layer: str = _field("block5_conv2", "Where the encoder ends.", choices=vgg19.LAYERS)
     weights: str = "imagenet"
     seed: int = dataclasses.field(default=0, metadata={"least": 0, "most": SEEDS})
     photos: str = _field(dataclasses.MISSING, "The folder with the photographs.")
@@ -47,13 +45,9 @@ class TrainConfig:
         None, "The number of batches in an epoch. Default: each photograph once.", least=1
     )
     batch_size: int = _field(8, "The number of photographs in a batch.", least=1)
-    crop: int = _field(
-        256, "The side, in pixels, of the random crop taken of each photograph.", least=1
-    )
+    crop: int = _field(256, "The side, in pixels, of the random part of each photograph.", least=1)
     optimizer: str = _field(
-        "adam",
-        "The optimizer: Adam with default parameters, or Muon for the kernels.",
-        choices=("adam", "muon"),
+        "adam", "Adam with default parameters, or Muon for the kernels.", choices=("adam", "muon")
     )
     learning_rate: float = _field(1e-3, "The learning rate at the start.", least=0)
     final_learning_rate: float = _field(2e-4, "The learning rate at the end.", least=0)
@@ -64,16 +58,10 @@ class TrainConfig:
     l2_weight: float = _field(1.0, "The weight of the mean squared error.", least=0)
     ms_ssim_weight: float = _field(1000.0, "The weight of 1 - MS-SSIM.", least=0)
     perceptual_weight: float = _field(
-        0.1,
-        "The weight of the mean squared difference between the features of a picture and of its "
-        "reconstruction.",
-        least=0,
+        0.1, "The weight of the mean squared difference of the pictures' features.", least=0
     )
     precision: str = _field(
-        "float32",
-        "The precision of the convolutions in a training step. Weights, losses and validation are "
-        "float32.",
-        choices=("float32", "bfloat16"),
+        "float32", "That of the convolutions in a training step.", choices=("float32", "bfloat16")
     )
     initial_kernels: str = _field(
         "mirrored",
@@ -91,9 +79,7 @@ class TrainConfig:
         choices=("one", "mirrored", "multi_worker"),
     )
     evaluation_pictures: int = _field(
-        100,
-        "The number of held-out photographs, the test split's first, that are measured at the end.",
-        least=1,
+        100, "How many held-out photographs are measured, the test split's first.", least=1
     )
     overwrite: bool = _field(False, "Whether to replace a finished run, or one with other flags.")
 
@@ -101,24 +87,19 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, os.PathLike):
-                value = os.fspath(value)
-                object.__setattr__(self, field.name, value)
-            expected = _expected(field, value)
-            if expected:
+                object.__setattr__(self, field.name, os.fspath(value))
+            elif expected := _expected(field, value):
                 raise UserError(f"--{field.name} must be {expected}. Received: {value!r}.")
         multiple = vgg19.downsampling(self.layer)
         if self.crop % multiple:
-            raise UserError(
-                f"--crop must be a multiple of {multiple} for --layer={self.layer}. "
-                f"Received: {self.crop}."
-            )
-        if self.ms_ssim_weight and self.crop < _MULTI_SCALE_CROP:
-            raise UserError(
-                f"MS-SSIM halves pictures four times: --crop must be at least {_MULTI_SCALE_CROP}, "
-                f"or pass --ms_ssim_weight=0. Received: {self.crop}."
-            )
-        if not self.loss_weights:
+            expected = f"a multiple of {multiple} for --layer={self.layer}"
+        elif self.ms_ssim_weight and self.crop < _MULTI_SCALE_CROP:
+            expected = f"at least {_MULTI_SCALE_CROP} for MS-SSIM, or pass --ms_ssim_weight=0"
+        elif self.loss_weights:
+            return
+        else:
             raise UserError(f"one of {', '.join(f'--{t}_weight' for t in _TERMS)} must be above 0.")
+        raise UserError(f"--crop must be {expected}. Received: {self.crop}.")
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -129,25 +110,25 @@ class TrainConfig:
 
 def _expected(field, value):
     """What the value of a field must be, or None if it is that."""
-    kind, *optional = typing.get_args(field.type) or (field.type,)
-    if optional and value is None:
+    rules, kind = field.metadata, (typing.get_args(field.type) or (field.type,))[0]
+    if value is None and field.default is None:
         return None
-    if choices := field.metadata.get("choices"):
-        return None if value in choices else f"one of {', '.join(choices)}"
+    if "choices" in rules:
+        return None if value in rules["choices"] else f"one of {', '.join(rules['choices'])}"
     if kind is str:
         return None if isinstance(value, str) and value else "a name or a path, not empty"
     if kind is bool:
         return None if isinstance(value, bool) else "true or false"
-    least, most = field.metadata["least"], field.metadata.get("most", math.inf)
     is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
-    if is_number and least <= value <= most and math.isfinite(value):
+    if is_number and rules["least"] <= value <= rules.get("most", sys.float_info.max):
         return None
     number = "a whole number" if kind is int else "a finite number"
-    return f"{number} of at least {least}" + (f" and at most {most}" if most < math.inf else "")
+    most = f" and at most {rules['most']}" if "most" in rules else ""
+    return f"{number} of at least {rules['least']}{most}"
 
 
-# These flags aim at a small error alone. The defaults are those of the published decoders, which
-# were trained for more than that.
+# The recipe aims at a small error alone. The defaults above are those of the published decoders,
+# which were trained for more than that. Nobody has trained blocks 4 and 5 with these numbers.
 _RECIPE = {
     "optimizer": "muon",
     "final_learning_rate": 0.0,
@@ -157,14 +138,12 @@ _RECIPE = {
     "perceptual_weight": 0.0,
     "steps_per_epoch": 500,
 }
-
-# Nobody has trained the decoders of blocks 4 and 5 with these numbers.
-_CROP_AND_EPOCHS = {
-    "block1_conv2": (96, 12),
-    "block2_conv2": (96, 24),
-    "block3_conv2": (128, 20),
-    "block4_conv2": (128, 40),
-    "block5_conv2": (128, 60),
+_SIZES = {
+    "block1_conv2": {"crop": 96, "epochs": 12},
+    "block2_conv2": {"crop": 96, "epochs": 24},
+    "block3_conv2": {"crop": 128, "epochs": 20},
+    "block4_conv2": {"crop": 128, "epochs": 40},
+    "block5_conv2": {"crop": 128, "epochs": 60},
 }
 
 
@@ -179,6 +158,5 @@ def recipe(layer: str, shallower: str | None = None, **changes: object) -> Train
     Raises:
       UserError: as `TrainConfig`.
     """
-    crop, epochs = _CROP_AND_EPOCHS.get(layer, (128, 60))  # `TrainConfig` refuses other layers.
-    chosen = {"crop": crop, "epochs": epochs, "initial_weights": shallower, **_RECIPE, **changes}
+    chosen = {"initial_weights": shallower, **_RECIPE, **_SIZES.get(layer, {}), **changes}
     return TrainConfig(layer=layer, **chosen)

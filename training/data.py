@@ -2,9 +2,10 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,8 +16,6 @@ from unpooling.errors import UserError, one_line
 
 __all__ = [
     "find_pictures",
-    "keys",
-    "readable_pictures",
     "split_of",
     "split_pictures",
     "training_batches",
@@ -24,16 +23,15 @@ __all__ = [
     "validation_batches",
 ]
 
-# Folders that programs keep beside photographs, and files that tell what made a folder: a training
-# run, an artifact.
-_FOLDERS = ("@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX")
-_MADE = ("run.json", "encoder.manifest.json", "decoder.manifest.json")
+# Folders that programs keep beside photographs, in small letters, and files that tell what made a
+# folder: a training run, an artifact.
+_FOLDERS = set(
+    "@eadir #recycle #snapshot $recycle.bin __macosx lost+found thumbnails thumbs".split()
+)
+_MADE = {"run.json", "encoder.manifest.json", "decoder.manifest.json"}
 
 _SHOWN = 3  # names of what is passed over, of each kind
 _PROGRESS = 10_000  # photographs between two lines: about a minute
-
-# Where a hash, taken as a fraction of its range, begins to belong to validation and to test.
-_VALIDATION, _TEST = 0.90, 0.99
 
 
 def find_pictures(folder: str) -> list[str]:
@@ -49,109 +47,89 @@ def find_pictures(folder: str) -> list[str]:
     if not os.path.isdir(folder):
         raise UserError(f"--photos must be a folder with pictures. Received: {folder}.")
     paths, passed_over, visited = [], collections.defaultdict(list), set()
-    for directory, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(directory)
-        identity = status.st_dev, status.st_ino
-        if identity in visited:
-            folders.clear()
-            continue
-        visited.add(identity)
-        if directory != folder and _is_left_out(os.path.basename(directory), names):
-            folders.clear()
-            passed_over["folders"].append(directory)
-            continue
+
+    def refuse(error):
+        passed_over["unreadable folders"].append(error.filename)
+
+    for directory, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        name, identity = os.path.basename(directory), os.stat(directory)[1:3]
+        program_made = name.lower() in _FOLDERS or not _MADE.isdisjoint(names)
+        left_out = directory != folder and (program_made or name.startswith("."))
         folders.sort()
+        if left_out:
+            passed_over["folders"].append(directory)
+        if left_out or identity in visited:
+            folders[:], names = [], []
+        visited.add(identity)
         for name in names:
             extension = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                passed_over["hidden"].append(os.path.join(directory, name))
-            elif extension in pictures.EXTENSIONS:
-                paths.append(os.path.join(directory, name))
-            else:
-                passed_over[extension or "without extension"].append(os.path.join(directory, name))
+            kind = "hidden" if name.startswith(".") else extension or "without extension"
+            found = paths if kind in pictures.EXTENSIONS else passed_over[kind]
+            found.append(os.path.join(directory, name))
     if passed_over:
-        kinds = (_count(kind, passed_over[kind], folder) for kind in sorted(passed_over))
+        kinds = []
+        for kind, found in sorted(passed_over.items()):
+            names = [one_line(os.path.relpath(path, folder)) for path in sorted(found)]
+            names[_SHOWN:] = ["..."] if len(names) > _SHOWN else []
+            kinds.append(f"{len(found)} {kind} ({', '.join(names)})")
         say(f"passed over: {'; '.join(kinds)}")
     if not paths:
-        raise UserError(
-            f"--photos must hold pictures ({', '.join(pictures.EXTENSIONS)}). Received: {folder}, "
-            "which holds none."
-        )
+        known = ", ".join(pictures.EXTENSIONS)
+        raise UserError(f"--photos must hold pictures ({known}). Received: {folder} with none.")
     return sorted(paths)
-
-
-def keys(paths: Sequence[str], folder: str) -> list[str]:
-    """Returns what the split of each picture depends on.
-
-    It is the file's name, so that it stays when a picture is moved; for names that occur more than
-    once, the path within the folder.
-    """
-    names = [os.path.basename(path) for path in paths]
-    counts = collections.Counter(names)
-    return [
-        name if counts[name] == 1 else os.path.relpath(path, folder)
-        for name, path in zip(names, paths, strict=True)
-    ]
 
 
 def split_of(key: str) -> str:
     """Returns the split of a picture with such a key, one of `config.SPLITS`.
 
-    It depends on the key's SHA-256 alone, so it stays when pictures are added or removed: 90 % are
-    for training, 9 % for validation, 1 % for the test.
+    It depends on the key's SHA-256 alone: 90 % are for training, 9 % for validation, 1 % for the
+    test.
     """
     fraction = int.from_bytes(hashlib.sha256(os.fsencode(key)).digest()[:8], "big") / 2**64
-    if fraction < _VALIDATION:
-        return "train"
-    return "validation" if fraction < _TEST else "test"
+    return "train" if fraction < 0.90 else "validation" if fraction < 0.99 else "test"
 
 
 def split_pictures(paths: Sequence[str], folder: str) -> dict[str, list[str]]:
-    """Returns the paths of each split, in the order in which they came."""
-    splits = {split: [] for split in config.SPLITS}
-    for path, key in zip(paths, keys(paths, folder), strict=True):
-        splits[split_of(key)].append(path)
-    return splits
+    """Returns the paths of each split, sorted.
 
-
-def readable_pictures(folder: str) -> list[str]:
-    """Returns the pictures of a folder that can be read, having read each; names the others.
-
-    Raises:
-      UserError: as `find_pictures`, or if none can be read.
+    A picture's split is that of its file name, wherever the file lies; of several with one name
+    that holds for the first, by depth and path, and the others have the split of their path below
+    the folder. So a picture that is added can change the split of one other, and only if that has
+    the same name and comes after it.
     """
-    paths, good = find_pictures(folder), []
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for fine in pool.map(_is_readable, paths):
-            good.append(fine)
-            if len(good) % _PROGRESS == 0:
-                say(f"read once: {len(good)} of {len(paths)} photographs")
-    bad = [path for path, fine in zip(paths, good, strict=True) if not fine]
-    if bad:
-        names = ", ".join(one_line(os.path.relpath(path, folder)) for path in bad)
-        say(f"skipped {len(bad)} unreadable: {names}")
-    if len(bad) == len(paths):
-        raise UserError(
-            f"--photos must hold pictures that can be read. Received: {folder} with {len(bad)} "
-            "that cannot."
-        )
-    return [path for path, fine in zip(paths, good, strict=True) if fine]
+    splits, names = {split: [] for split in config.SPLITS}, set()
+    for path in sorted(paths, key=lambda path: (path.count(os.sep), path)):
+        name = os.path.basename(path)
+        key = os.path.relpath(path, folder) if name in names else name
+        names.add(name)
+        splits[split_of(key)].append(path)
+    return {split: sorted(found) for split, found in splits.items()}
 
 
 def usable_splits(folder: str) -> dict[str, list[str]]:
-    """Returns the `readable_pictures` of a folder by split.
+    """Returns the pictures of each split that can be read, having read each; names the others.
 
     Raises:
-      UserError: as that; and if there is no picture for training or for validation.
+      UserError: as `find_pictures`, or if none is left for training or for validation.
     """
-    splits = split_pictures(readable_pictures(folder), folder)
-    counts = ", ".join(f"{len(paths)} {split}" for split, paths in splits.items())
+    paths, good = find_pictures(folder), set()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number, found in enumerate(pool.map(_readable, paths), 1):
+            good.update(found)
+            if number % _PROGRESS == 0:
+                say(f"read once: {number} of {len(paths)} photographs")
+    if bad := sorted(set(paths) - good):
+        names = ", ".join(one_line(os.path.relpath(path, folder)) for path in bad)
+        say(f"skipped {len(bad)} unreadable: {names}")
+    splits = split_pictures(paths, folder)
+    splits = {split: [path for path in splits[split] if path in good] for split in splits}
+    counts = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
     say(f"photographs: {counts}")
     for split in ("train", "validation"):
         if not splits[split]:
             raise UserError(
-                f"--photos must hold more pictures: none falls to {split}, by the hash of its "
-                f"name. Received: {folder} with {counts}."
+                f"--photos must hold more pictures that can be read: none falls to {split}, by "
+                f"the hash of its name. Received: {folder} with {counts}."
             )
     return splits
 
@@ -176,11 +154,7 @@ def training_batches(
     """
 
     def load(index, number):
-        random = np.random.default_rng([seed, number])
-        picture = _at_least(pictures.read_picture(paths[index]), crop)
-        top, left = (random.integers(side - crop + 1) for side in picture.shape[:2])
-        part = picture[top : top + crop, left : left + crop]
-        return part[:, ::-1] if random.integers(2) else part
+        return _part(paths[index], crop, np.random.default_rng([seed, number]))
 
     order = tf.data.Dataset.range(len(paths))
     order = order.shuffle(len(paths), seed=seed, reshuffle_each_iteration=True).repeat()
@@ -201,51 +175,39 @@ def validation_batches(paths: Sequence[str], crop: int, batch_size: int) -> tf.d
       and (batch_size,), float32: 1 for each picture, 0 for what fills the last batch.
     """
 
-    def load(index):
-        picture = _at_least(pictures.read_picture(paths[index % len(paths)]), crop)
-        top, left = ((side - crop) // 2 for side in picture.shape[:2])
-        return picture[top : top + crop, left : left + crop]
-
     indices = np.arange(-(-len(paths) // batch_size) * batch_size)
-    images = _batches(tf.data.Dataset.from_tensor_slices((indices,)), load, crop, batch_size)
     counts = tf.data.Dataset.from_tensor_slices(np.float32(indices < len(paths)))
+    indices = tf.data.Dataset.from_tensor_slices((indices % len(paths),))
+    images = _batches(indices, lambda index: _part(paths[index], crop), crop, batch_size)
     return _distributable(tf.data.Dataset.zip(images, counts.batch(batch_size)))
 
 
-def _is_left_out(name, files):
-    return name.startswith(".") or name in _FOLDERS or not set(files).isdisjoint(_MADE)
+def _readable(path):
+    """The path in a list, or an empty one."""
+    with contextlib.suppress(UserError):
+        return [path] if pictures.read_picture(path).size else []
+    return []
 
 
-def _count(kind, paths, folder):
-    """Such as "12 .heic (a.heic, b.heic, c.heic, ...)"."""
-    names = [one_line(os.path.relpath(path, folder)) for path in sorted(paths)]
-    more = ["..."] if len(names) > _SHOWN else []
-    return f"{len(names)} {kind} ({', '.join(names[:_SHOWN] + more)})"
+def _part(path, side, random=None):
+    """A part of a picture, (side, side, 3): a random one, perhaps flipped, or the middle."""
+    picture = pictures.read_picture(path)
+    if min(picture.shape[:2]) < side:
+        missing = [(0, max(0, side - length)) for length in picture.shape[:2]]
+        picture = np.pad(picture, (*missing, (0, 0)), mode="reflect")
+    spare = [length - side for length in picture.shape[:2]]
+    top, left = (random.integers(n + 1) if random else n // 2 for n in spare)
+    part = picture[top : top + side, left : left + side]
+    return np.ascontiguousarray(part[:, ::-1] if random and random.integers(2) else part)
 
 
-def _is_readable(path):
-    try:
-        return pictures.read_picture(path).size > 0
-    except UserError:
-        return False
-
-
-def _at_least(picture, side):
-    """Continues (H, W, 3) by reflection where a side is smaller than that."""
-    height, width = (max(0, side - length) for length in picture.shape[:2])
-    return np.pad(picture, ((0, height), (0, width), (0, 0)), mode="reflect")
-
-
-def _batches(
-    elements: tf.data.Dataset, load: Callable[..., np.ndarray], crop: int, batch_size: int
-) -> tf.data.Dataset:
+def _batches(elements, load, crop, batch_size):
     """What `load` makes of the whole numbers in each element, in float32."""
 
-    def crop_of(*numbers):
-        part = tf.numpy_function(lambda *n: np.ascontiguousarray(load(*n)), numbers, tf.uint8)
-        return tf.ensure_shape(part, (crop, crop, 3))
+    def read(*numbers):
+        return tf.ensure_shape(tf.numpy_function(load, numbers, tf.uint8), (crop, crop, 3))
 
-    crops = elements.map(crop_of, num_parallel_calls=tf.data.AUTOTUNE)
+    crops = elements.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return crops.batch(batch_size, drop_remainder=True).map(lambda x: tf.cast(x, tf.float32))
 
 

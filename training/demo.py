@@ -1,13 +1,14 @@
 """The demo: builds a small pair, trains its decoder, and draws what it does to a photograph."""
 
+import contextlib
+import io
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
-import matplotlib.figure
 import numpy as np
 import tensorflow as tf
-from matplotlib.patches import Rectangle
 from PIL import Image
 from skimage import data
 
@@ -15,16 +16,15 @@ import unpooling
 from export import build
 from export.spec import Spec
 from training import config, train
+from training.panels import draw_panels, reduced
 from training.pictures import read_picture
-from unpooling import vgg19
+from unpooling import tiling, vgg19
 from unpooling.errors import UserError, one_line
 
 __all__ = ["draw", "example_photographs", "make_pair", "picture_paths", "show"]
 
 # By the hash of its name, the last one is held out from training.
 _PHOTOGRAPHS = ("astronaut", "cat", "motorcycle", "retina", "rocket", "coffee")
-
-_ENLARGED = 96  # pixels, the side of the part that is shown enlarged
 
 
 def example_photographs(folder: str) -> list[str]:
@@ -42,16 +42,16 @@ def example_photographs(folder: str) -> list[str]:
 
 
 def make_pair(
-    output_dir: str, photos: str, layer: str, weights: str, steps: int
+    output_dir: str, photos: str, layer: str, steps: int, **changes: object
 ) -> tuple[str, str]:
-    """Builds an encoder, trains a decoder for it and builds that, too.
+    """Builds an encoder with random weights, trains a decoder for it and builds that, too.
 
     Args:
       output_dir: the folder for the two artifacts and the training run.
       photos: the folder with the photographs to learn from.
       layer: one of `LAYERS`.
-      weights: the encoder's weights, see `unpooling.weights.load`.
       steps: how many batches of 8 crops the decoder learns from.
+      **changes: further fields of `TrainConfig`.
 
     Returns:
       The paths of the encoder's and the decoder's archive.
@@ -59,29 +59,41 @@ def make_pair(
     Raises:
       UserError: if one of the steps fails.
     """
-    encoder, decoder = Spec("encoder", layer), Spec("decoder", layer)
-    made = {"output_dir": output_dir, "overwrite": True}
-    print(f"\n1. Build an encoder up to {layer} with {weights} weights.", flush=True)
-    encoder_folder = build.build_encoder(encoder, weights, **made)
-    print(f"\n2. Train a decoder for it, {steps} steps.", flush=True)
-    trained = train.train(
-        config.recipe(
-            layer,
-            weights=weights,
-            photos=photos,
-            output_dir=os.path.join(output_dir, "runs"),
-            overwrite=True,
-            learning_rate=2e-3,
-            epochs=3,
-            steps_per_epoch=-(-steps // 3),
-        )
+    _say(
+        f"1. Build an encoder: VGG19 up to {layer}, which also returns where each maximum of its "
+        "pooling came from. Its weights are random, so that nothing has to be downloaded."
     )
-    print("\n3. Build the decoder.", flush=True)
-    decoder_folder = build.build_decoder(decoder, trained, **made)
-    return (
-        os.path.join(encoder_folder, encoder.archive_name),
-        os.path.join(decoder_folder, decoder.archive_name),
+    encoder = _build(Spec("encoder", layer), "random", output_dir)
+    _say(
+        f"2. Train a decoder, in {steps} steps, to give photographs back. l1 is the mean error of "
+        "a pixel's value, 0 to 255; val_l1 is that of a photograph kept out of training."
     )
+    wanted = {
+        "weights": "random",
+        "photos": photos,
+        "output_dir": os.path.join(output_dir, "runs"),
+        "overwrite": True,
+        "learning_rate": 2e-3,
+        "l1_weight": 1.0,
+        "epochs": 3,
+        "steps_per_epoch": -(-steps // 3),
+    }
+    trained = train.train(config.recipe(layer, **wanted | changes))
+    _say("3. Build the decoder, as an archive that takes what the encoder returns.")
+    return encoder, _build(Spec("decoder", layer), trained, output_dir)
+
+
+def _say(text):
+    print(f"\n{textwrap.fill(text, 100)}", flush=True)
+
+
+def _build(spec, weights, output_dir):
+    """Builds an artifact with one line instead of many, and returns the path of its archive."""
+    with contextlib.redirect_stdout(io.StringIO()) as lines:
+        folder = build.build(spec, weights, output_dir=output_dir, overwrite=True)
+    path = os.path.join(folder, spec.archive_name)
+    print(f"{path}: passed {lines.getvalue().count('  ok  ')} checks", flush=True)
+    return path
 
 
 def picture_paths(photographs: Sequence[str], output_dir: str) -> list[str]:
@@ -102,7 +114,7 @@ def picture_paths(photographs: Sequence[str], output_dir: str) -> list[str]:
 def show(
     encoder_path: str, decoder_path: str | None, photographs: Sequence[str], output_dir: str
 ) -> list[str]:
-    """Draws photographs as `draw` does, and prints where the pictures are.
+    """Draws photographs as `draw` does, and prints where the drawings are.
 
     A photograph that cannot be read is named on stderr; the others are drawn all the same.
 
@@ -120,13 +132,14 @@ def show(
     """
     encoder = unpooling.load(encoder_path)
     decoder = None if decoder_path is None else unpooling.load(decoder_path)
-    if decoder is not None and _poolings(encoder) != _poolings(decoder):
+    if decoder is not None and tiling.layer_of(encoder) != tiling.layer_of(decoder):
         raise UserError(f"{decoder_path} does not mirror {encoder_path}: pass a pair of one layer.")
     failed = []
     for photograph, path in zip(photographs, picture_paths(photographs, output_dir), strict=True):
         try:
             error = draw(encoder, decoder, photograph, path)
-        except UserError as reason:
+        except (UserError, MemoryError, tf.errors.ResourceExhaustedError) as reason:
+            reason = reason if isinstance(reason, UserError) else f"{photograph}: out of memory"
             print(f"demo: {one_line(reason)}", file=sys.stderr)
             failed.append(photograph)
             continue
@@ -140,7 +153,7 @@ def draw(encoder: object, decoder: object | None, photograph: str, path: str) ->
 
     The first row of the drawing shows the photograph, the mean of the features, how far right and
     down the maxima of block 1 lie in their windows, and the reconstruction. The second row enlarges
-    a part.
+    a part. A photograph of any size is decoded as it is, tile by tile, and drawn reduced.
 
     Args:
       encoder: a loaded module.
@@ -149,80 +162,36 @@ def draw(encoder: object, decoder: object | None, photograph: str, path: str) ->
       path: the PNG to write.
 
     Returns:
-      The mean absolute error of the reconstruction, 0 to 255, or None without a decoder.
+      The mean absolute error of the reconstruction's pixels, 0 to 255, or None without a decoder.
 
     Raises:
       UserError: if the picture cannot be read.
-      ValueError: if a value does not return to where its maximum came from.
     """
     picture = read_picture(photograph)  # (H, W, 3), uint8
-    whole = tf.constant(picture[np.newaxis], tf.float32)  # (1, H, W, 3)
-    downsampling = 2 ** _poolings(encoder)
-    images = unpooling.pad_by_reflection(whole, downsampling)
-    outputs = encoder(images)
-    features, *indices = outputs if isinstance(outputs, list) else [outputs]
+    shown = reduced(picture)
+    multiple = vgg19.downsampling(tiling.layer_of(encoder))
+    padded = unpooling.pad_by_reflection(shown[np.newaxis], multiple).numpy()
+    features, *switches = tiling.encode(encoder, padded)
+
+    def grey(maps):
+        """The mean of the channels, (H, W), as large as what is shown."""
+        scale = padded.shape[1] // maps.shape[1]
+        mean = np.kron(np.mean(maps[0], axis=-1), np.ones((scale, scale)))
+        return mean[: shown.shape[0], : shown.shape[1]]
+
     panels = {
-        "photograph": picture,
-        f"features: mean of {features.shape[-1]} channels": _grey(features, downsampling),
+        "photograph": shown,
+        f"features: mean of {features.shape[-1]} channels": grey(features),
     }
-    if indices:
-        panels["positions of the maxima of block 1"] = _grey(_offsets(images, indices[0]), 2)
+    if switches:
+        offsets = switches[0] // 2 + switches[0] % 2
+        panels["positions of the maxima of block 1"] = grey(offsets)
     error = None
     if decoder is not None:
-        decoded = unpooling.crop(decoder(outputs), whole)[0].numpy()  # (H, W, 3)
-        error = float(np.mean(np.abs(decoded - picture)))
-        panels[f"reconstruction: error {error:.2f} of 255"] = np.uint8(np.clip(decoded, 0, 255))
-    _draw_panels(panels, picture.shape[:2], path)
+        decoded = np.empty_like(picture)
+        tiling.reconstruct(encoder, decoder, picture[np.newaxis], out=decoded[np.newaxis])
+        rows = zip(picture, decoded, strict=True)
+        error = float(np.mean([np.mean(np.abs(np.int16(row) - other)) for row, other in rows]))
+        panels[f"reconstruction: error {error:.2f} of 255"] = reduced(decoded)
+    draw_panels(path, panels)
     return error
-
-
-def _poolings(module):
-    """How many poolings a loaded encoder has, or unpoolings a decoder."""
-    signature = module.signatures["compact"]
-    names = {*signature.structured_outputs, *signature.structured_input_signature[1]}
-    return sum(name.endswith("_switches") for name in names)
-
-
-def _offsets(images, indices):
-    """0, 1 or 2 for each maximum of block 1, after a check that all return to their windows."""
-    _, height, width, _ = images.shape
-    channels = vgg19.blocks_up_to(unpooling.LAYERS[0])[0].channels
-    pooled = (1, height // 2, width // 2, channels)
-    ones = tf.ones(pooled)
-    unpooled = unpooling.unpool(ones, indices, (1, height, width, channels))
-    if not np.array_equal(tf.nn.max_pool2d(unpooled, 2, 2, "VALID"), ones):
-        raise ValueError("block1_indices do not put every value back in its window")
-    return tf.reshape(indices[:, 1] % 2 + indices[:, 2] % 2, pooled)
-
-
-def _grey(values, scale):
-    """The mean over the channels of (1, h, w, C), each value `scale` pixels wide and high."""
-    mean = np.mean(values[0], axis=-1)
-    return np.kron(mean, np.ones((scale, scale)))
-
-
-def _draw_panels(panels, size, path):
-    """Draws panels side by side, and below them a part of each, enlarged."""
-    height, width = size
-    side = min(_ENLARGED, height, width)
-    y, x = (height - side) * 2 // 3, (width - side) // 2
-    inches = 4.0
-    figure = matplotlib.figure.Figure(
-        figsize=(inches * len(panels), inches * (height / width + 1) + 0.8), layout="constrained"
-    )
-    axes = figure.subplots(
-        2, len(panels), squeeze=False, gridspec_kw={"height_ratios": [height / width, 1]}
-    )
-    for column, (title, pixels) in enumerate(panels.items()):
-        pixels = pixels[:height, :width]
-        # A few very bright values must not leave the rest black.
-        limit = {"cmap": "gray", "vmin": 0, "vmax": np.percentile(pixels, 99.5)}
-        shown = {} if pixels.ndim == 3 else limit
-        axes[0, column].imshow(pixels, **shown)
-        axes[0, column].set_title(title, fontsize=11)
-        axes[0, column].add_patch(Rectangle((x, y), side, side, fill=False, edgecolor="white"))
-        axes[1, column].imshow(pixels[y : y + side, x : x + side], interpolation="nearest", **shown)
-    for each in axes.flat:
-        each.axis("off")
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    figure.savefig(path, dpi=110)

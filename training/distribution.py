@@ -12,6 +12,11 @@ from unpooling.errors import UserError
 __all__ = ["check_same", "has_several_workers", "is_chief", "make_strategy", "together"]
 
 
+_EXAMPLE = (
+    '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+)
+
+
 def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
     """Returns the strategy of a name; call it before anything else of TensorFlow.
 
@@ -21,30 +26,28 @@ def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
       batch_size: the number of photographs that the devices share in a step.
 
     Raises:
-      UserError: if TF_CONFIG does not name this worker, or the devices cannot share a batch evenly.
+      UserError: if TF_CONFIG does not name several workers and which of them this one is, or the
+        devices cannot share a batch evenly.
     """
+    if name == "one":
+        return tf.distribute.get_strategy()
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
-    elif name == "multi_worker":
-        _check_workers(os.environ.get("TF_CONFIG", ""))
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     else:
-        return tf.distribute.get_strategy()
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % replicas:
+        _check_workers(os.environ.get("TF_CONFIG", "nothing"))
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    if batch_size % strategy.num_replicas_in_sync:
         raise UserError(
-            f"--batch_size must be a multiple of {replicas}, the number of devices that share a "
-            f"batch. Received: {batch_size}."
+            f"--batch_size must be a multiple of {strategy.num_replicas_in_sync}, the number of "
+            f"devices that share a batch. Received: {batch_size}."
         )
     return strategy
 
 
 def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether other processes train the same model."""
-    resolver = strategy.cluster_resolver
-    workers = resolver.cluster_spec().as_dict().get("worker", []) if resolver else []
-    return len(workers) > 1
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -69,20 +72,11 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 def check_same(strategy: tf.distribute.Strategy, what: str, value: int) -> None:
-    """Checks that all workers have come here with the same whole number.
-
-    Args:
-      strategy: that of `make_strategy`.
-      what: what the number stands for, for the message.
-      value: below 2^24.
-
-    Raises:
-      UserError: if another worker has another.
-    """
+    """Raises UserError unless all workers have come here with the same whole number below 2^24."""
     if _sum_over_workers(strategy, value) != _sum_over_workers(strategy, 1) * value:
         raise UserError(
-            f"the workers do not agree on {what}; here it is {value}. All must see the same "
-            "--output_dir, on a disk that they share, and the same photographs."
+            f"the workers do not agree on {what}. All must see the same --output_dir, on a disk "
+            "that they share, and the same photographs."
         )
 
 
@@ -99,15 +93,12 @@ def _sum_over_workers(strategy, value):
 
 def _check_workers(configuration):
     try:
-        parsed = json.loads(configuration)
-        workers, task = parsed["cluster"]["worker"], parsed["task"]
-        right = task["type"] == "worker" and workers[task["index"]]
+        workers, task = (json.loads(configuration)[name] for name in ("cluster", "task"))
+        right = len(workers["worker"]) > 1 and workers[task["type"]][task["index"]]
     except (ValueError, TypeError, LookupError):
         right = False
     if not right:
         raise UserError(
             "--strategy=multi_worker needs the environment variable TF_CONFIG, such as "
-            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
-            '"task": {"type": "worker", "index": 0}}. '
-            f"Received: {configuration or 'nothing'}."
+            f"{_EXAMPLE}. Received: {configuration}."
         )

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from training import model
+from training.config import TrainConfig
 from unpooling import decoder, vgg19, weights
 from unpooling.convolutions import convolve
 
@@ -19,10 +20,7 @@ _LAST_DEVIATION = 0.3
 
 
 def initial_layers(
-    layer: str,
-    seed: int,
-    kernels: str,
-    source: str | None,
+    config: TrainConfig,
     encoder_layers: Mapping[str, tuple[np.ndarray, np.ndarray]],
     images: tf.Tensor,
 ) -> tuple[_Layers, list[str]]:
@@ -38,11 +36,8 @@ def initial_layers(
     start where shallow ones ended.
 
     Args:
-      layer: one of `LAYERS`.
-      seed: of the random weights.
-      kernels: "mirrored" or "he_normal".
-      source: the path of a decoder.h5, of this or another layer, or None.
-      encoder_layers: the encoder's, up to `layer`: (kernel, bias), float32.
+      config: of which `layer`, `seed`, `initial_kernels` and `initial_weights` count.
+      encoder_layers: the encoder's, up to the layer: (kernel, bias), float32.
       images: (B, H, W, 3), float32, RGB, values in [0, 255]; what is measured is measured on them.
 
     Returns:
@@ -52,13 +47,14 @@ def initial_layers(
     Raises:
       UserError: if the file is not a decoder's, see `weights.load_decoder`.
     """
+    layer, source = config.layer, config.initial_weights
     trained = {} if source is None else _trained(source, layer, encoder_layers, images)
     names = [convolution.name for convolution in vgg19.convolutions(layer, "decoder")]
     taken = {name: trained[name] for name in names if name in trained}
-    if kernels == "mirrored":
+    if config.initial_kernels == "mirrored":
         layers = _mirrored(layer, taken, encoder_layers, images)
     else:
-        layers = {**weights.load_decoder("random", layer, seed).layers, **taken}
+        layers = {**weights.load_decoder("random", layer, config.seed).layers, **taken}
     return layers, list(taken)
 
 
@@ -66,14 +62,12 @@ def _trained(source, layer, encoder_layers, images):
     """The layers of a file, without what `Reconstruction.decoder_layers` folded into them."""
     held = _layer_of(source)
     trained = dict(weights.load_decoder(source, held).layers)
-    names = list(trained)
+    first, *_, last = trained
     # (Of a deeper decoder, the convolution that takes features is not copied.)
     scale = model.root_mean_square(min(held, layer, key=vgg19.LAYERS.index), encoder_layers, images)
-    kernel, bias = trained[names[0]]
-    trained[names[0]] = kernel * np.float32(scale), bias
-    kernel, bias = trained[names[-1]]
-    pixel_scale = np.float32(model.PIXEL_SCALE)
-    trained[names[-1]] = kernel / pixel_scale, (bias - model.MEAN_RGB) / pixel_scale
+    trained[first] = trained[first][0] * np.float32(scale), trained[first][1]
+    kernel, bias = trained[last]
+    trained[last] = kernel / model.PIXEL_SCALE, (bias - model.MEAN_RGB) / model.PIXEL_SCALE
     return trained
 
 
@@ -94,12 +88,8 @@ def _mirrored(layer, taken, encoder_layers, images):
     """`taken`, and the encoder's kernels for the others, scaled one after the other."""
     constants = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
     features, switches = model.encode_with_switches(layer, constants, images)
-    mirrored = {
-        ours.name: encoder_layers[theirs.name][0]
-        for ours, theirs in zip(
-            vgg19.convolutions(layer, "decoder"), reversed(vgg19.convolutions(layer)), strict=True
-        )
-    }
+    ours, theirs = vgg19.convolutions(layer, "decoder"), reversed(vgg19.convolutions(layer))
+    mirrored = dict(zip((c.name for c in ours), (c.name for c in theirs), strict=True))
     last = list(mirrored)[-1]
     layers = {}
 
@@ -107,7 +97,7 @@ def _mirrored(layer, taken, encoder_layers, images):
         if name in taken:
             kernel, bias = taken[name]
         else:
-            kernel = mirrored[name][::-1, ::-1].transpose(0, 1, 3, 2)
+            kernel = encoder_layers[mirrored[name]][0][::-1, ::-1].transpose(0, 1, 3, 2)
             raw = convolve(values, tf.constant(kernel), tf.zeros(kernel.shape[-1]), relu=False)
             mean, variance = tf.nn.moments(raw, axes=[0, 1, 2])
             # One scale for all channels: what differs between them says something.

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from training import distribution, losses
+from training.config import TrainConfig
 from unpooling import decoder, encoder, pooling, vgg19
 from unpooling.convolutions import convolve
 from unpooling.errors import UserError
@@ -17,7 +18,6 @@ __all__ = [
     "Reconstruction",
     "check_keras",
     "encode_with_switches",
-    "pooling_engine",
     "root_mean_square",
 ]
 
@@ -40,11 +40,6 @@ def check_keras() -> None:
         raise UserError(f"training needs TensorFlow and float32: unset {', '.join(wrong)}.")
 
 
-def pooling_engine() -> str:
-    """Returns the engine that suits this machine: the default one has no kernel for GPUs."""
-    return "xla" if tf.config.list_physical_devices("GPU") else "argmax"
-
-
 def root_mean_square(layer: str, encoder_layers: _Layers, images: tf.Tensor) -> float:
     """Returns the root mean square of the encoder's features, over all axes.
 
@@ -64,7 +59,7 @@ def encode_with_switches(
     switches = []
 
     def pool(values):
-        pooled, where = pooling.max_pool_with_switches(values, pooling_engine())
+        pooled, where = pooling.max_pool_with_switches(values)
         switches.append(where)
         return pooled
 
@@ -84,63 +79,41 @@ class Reconstruction(keras.Model):
     """
 
     def __init__(
-        self,
-        layer: str,
-        encoder_layers: _Layers,
-        initial_layers: _Layers,
-        feature_scale: float,
-        loss_weights: Mapping[str, float],
-        precision: str = "float32",
+        self, config: TrainConfig, encoder_layers: _Layers, initial_layers: _Layers, scale: float
     ):
         """Makes a model.
 
         Args:
-          layer: one of `LAYERS`.
+          config: of which `layer`, `loss_weights` and `precision` count. The term "perceptual" is
+            the mean squared difference of the encoder's features of picture and reconstruction
+            (J. Johnson et al., arXiv 1603.08155). With "bfloat16", the convolutions of a training
+            step are computed in it, all but the last one, which makes pixels; weights, losses and
+            everything outside of training are float32.
           encoder_layers: for each convolution of the encoder its (kernel, bias): float32,
             (3, 3, in, out) and (out,).
           initial_layers: likewise for each convolution of the decoder, in the units in which it
             learns.
-          feature_scale: the root mean square of the encoder's features.
-          loss_weights: {term: weight} of the terms that count: those of `losses.terms`, and
-            "perceptual", the mean squared difference of the encoder's features of picture and
-            reconstruction (J. Johnson et al., arXiv 1603.08155).
-          precision: "float32" or "bfloat16", in which the convolutions of a training step are
-            computed, all but the last one, which makes pixels. Weights, losses and everything
-            outside of training are float32.
+          scale: the root mean square of the encoder's features.
 
         Raises:
           UserError: if the scale is not a positive number.
         """
         super().__init__(name="reconstruction", dtype="float32")
-        if not 0 < feature_scale < np.inf:
+        if not 0 < scale < np.inf:
             raise UserError(
                 "the encoder's features must have a root mean square above 0: are its weights "
-                f"trained? Received: {feature_scale}."
+                f"trained? Received: {scale}."
             )
-        self.layer = layer
-        self.precision = precision
-        self.loss_weights = dict(loss_weights)
-        self._encoder = {c.name: encoder_layers[c.name] for c in vgg19.convolutions(layer)}
-        self._encoder = _cast(self._encoder)
-        self._convolutions = tuple(c.name for c in vgg19.convolutions(layer, "decoder"))
-        self._decoder = {
-            name: tuple(
-                self.add_weight(
-                    shape=_as_matrix(array).shape,
-                    initializer=_given(_as_matrix(array)),
-                    name=f"{name}_{part}",
-                )
-                for part, array in zip(("kernel", "bias"), initial_layers[name], strict=True)
-            )
-            for name in self._convolutions
-        }
-        self.feature_scale = self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(feature_scale),
-            trainable=False,
-            name="feature_scale",
-        )
-        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *loss_weights)}
+        self.layer, self.precision, self.feature_scale = config.layer, config.precision, scale
+        self.loss_weights = config.loss_weights
+        names = (convolution.name for convolution in vgg19.convolutions(self.layer))
+        self._encoder = _cast({name: encoder_layers[name] for name in names})
+        self._decoder = {}
+        for convolution in vgg19.convolutions(self.layer, "decoder"):
+            kernel, bias = initial_layers[convolution.name]
+            kernel = self._add(f"{convolution.name}_kernel", kernel.reshape(-1, kernel.shape[-1]))
+            self._decoder[convolution.name] = kernel, self._add(f"{convolution.name}_bias", bias)
+        self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.loss_weights)}
         self.built = True
 
     @property
@@ -195,25 +168,29 @@ class Reconstruction(keras.Model):
         type to a Tensor".
         """
 
+    def _add(self, name, array):
+        def initializer(shape, dtype=None):
+            return tf.convert_to_tensor(array, dtype)
+
+        return self.add_weight(array.shape, initializer, name=name)
+
     def _folded(self):
         """{name: (kernel, bias)} with the units folded in: features in, pixels out."""
         folded = {}
         for name, (kernel, bias) in self._decoder.items():
             kernel, bias = tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias)
             folded[name] = tf.reshape(kernel, [3, 3, -1, bias.shape[0]]), bias
-        first, last = self._convolutions[0], self._convolutions[-1]
-        kernel, bias = folded[first]
-        folded[first] = kernel / tf.convert_to_tensor(self.feature_scale), bias
-        kernel, bias = folded[last]
-        folded[last] = kernel * PIXEL_SCALE, bias * PIXEL_SCALE + MEAN_RGB
+        first, *_, last = folded
+        folded[first] = folded[first][0] / self.feature_scale, folded[first][1]
+        folded[last] = folded[last][0] * PIXEL_SCALE, folded[last][1] * PIXEL_SCALE + MEAN_RGB
         return folded
 
     def _reconstruct(self, images, dtype):
         """The features of pictures, and the pictures made of them."""
         features, switches = encode_with_switches(self.layer, _cast(self._encoder, dtype), images)
         weights = self._folded()
-        last = self._convolutions[-1]
-        weights = {**_cast(weights, dtype), last: weights[last]}
+        *others, last = weights
+        weights = {**_cast({name: weights[name] for name in others}, dtype), last: weights[last]}
 
         def convolution(values, name):
             return convolve(values, *weights[name], relu=False)
@@ -238,16 +215,6 @@ class Reconstruction(keras.Model):
             # Keras 3.15 takes the mean over a first axis of what they return.
             return {name: tf.reshape(result, [1]) for name, result in results.items()}
         return results
-
-
-def _as_matrix(array):
-    """A kernel, (3, 3, in, out), as (9 * in, out); a bias as it is."""
-    return array.reshape(-1, array.shape[-1]) if array.ndim == 4 else array
-
-
-def _given(array):
-    """An initializer that gives these numbers."""
-    return lambda shape, dtype=None: tf.convert_to_tensor(array, dtype)
 
 
 def _cast(layers, dtype=tf.float32):

@@ -2,6 +2,9 @@
 
 import keras
 
+from training.config import TrainConfig
+from unpooling import vgg19
+
 __all__ = ["Linear", "make_optimizer"]
 
 
@@ -26,26 +29,20 @@ class Linear(keras.optimizers.schedules.LearningRateSchedule):
         falling = self.first + (self.last - self.first) * keras.ops.clip(done, 0.0, 1.0)
         return keras.ops.where(step < self.warm_up, rising, falling)
 
-    def get_config(self):
-        """Returns the arguments, as Keras asks for."""
-        return {name: getattr(self, name) for name in ("first", "last", "steps", "warm_up")}
 
+def make_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
+    """Returns what changes a decoder's weights, in so many steps.
 
-def make_optimizer(
-    name: str, learning_rate: keras.optimizers.schedules.LearningRateSchedule, last: str
-) -> keras.optimizers.Optimizer:
-    """Returns what changes a decoder's weights.
-
-    Args:
-      name: "adam" for Adam (D. Kingma and J. Ba, arXiv 1412.6980) with default parameters; "muon"
-        for Muon (K. Jordan et al., https://kellerjordan.github.io/posts/muon) for all kernels but
-        the last, which makes pixels. Its steps are scaled so that Adam's learning rates suit them
-        (J. Liu et al., arXiv 2502.16982). Adam with a memory of about 100 steps changes the rest.
-      learning_rate: what it is at each step.
-      last: the name of the convolution that makes pixels.
+    That is Adam (D. Kingma and J. Ba, arXiv 1412.6980) with default parameters; or Muon (K. Jordan
+    et al., https://kellerjordan.github.io/posts/muon) for all kernels but the last, which makes
+    pixels. Its steps are scaled so that Adam's learning rates suit them (J. Liu et al., arXiv
+    2502.16982). Adam with a memory of about 100 steps changes the rest.
     """
-    if name == "adam":
+    rates = config.learning_rate, config.final_learning_rate
+    learning_rate = Linear(*rates, steps, round(config.warm_up * steps))
+    if config.optimizer == "adam":
         return keras.optimizers.Adam(learning_rate)
+    last = vgg19.convolutions(config.layer, "decoder")[-1].name
     return keras.optimizers.Muon(
         learning_rate,
         adam_beta_2=0.99,

@@ -13,9 +13,6 @@ from unpooling.errors import UserError
 
 __all__ = ["RunFolder"]
 
-_STATE, _LOCK = "run.json", ".lock"
-_MADE = ("history.csv", "tensorboard", "backup.npz", "samples", _STATE)
-
 
 class RunFolder:
     """The folder of a run, in the folder of all runs; nothing is made yet.
@@ -31,11 +28,12 @@ class RunFolder:
 
     def __init__(self, output_dir: str, layer: str):
         self.directory = os.path.join(output_dir, Spec("decoder", layer).folder_name)
-        self.decoder = self._path("decoder.h5")
-        self.history = self._path("history.csv")
-        self.tensorboard = self._path("tensorboard")
-        self.backup = self._path("backup.npz")
-        self.samples = self._path("samples")
+        names = ("decoder.h5", "history.csv", "tensorboard", "samples", "backup.npz", "run.json")
+        paths = [os.path.join(self.directory, name) for name in names]
+        (self.decoder, self.history, self.tensorboard, self.samples, self.backup, self._state) = (
+            paths
+        )
+        self._made = paths[1:]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -47,7 +45,7 @@ class RunFolder:
         try:
             os.makedirs(self.directory, exist_ok=True)
             # NFS locks files that are open for writing, and no folders.
-            lock = open(self._path(_LOCK), "a")  # noqa: SIM115
+            lock = open(os.path.join(self.directory, ".lock"), "a")  # noqa: SIM115
         except OSError as error:
             raise UserError(f"--output_dir: the run's folder cannot be made ({error}).") from error
         with lock:
@@ -58,14 +56,12 @@ class RunFolder:
                     f"another process is training in {self.directory}: wait for it, or choose "
                     "another --output_dir."
                 ) from None
-            try:
-                yield
-            finally:
-                if os.listdir(self.directory) == [_LOCK]:  # Nothing came of the run.
-                    shutil.rmtree(self.directory)
+            yield
 
-    def check(self, settings: Mapping[str, object], overwrite: bool) -> bool:
-        """Returns whether an interrupted run with the same settings is to be resumed.
+    def begin(self, settings: Mapping[str, object], overwrite: bool) -> None:
+        """Notes the settings of a run that begins, or leaves all as it is for one that is resumed.
+
+        What an earlier run left is removed, all but its decoder.h5.
 
         Args:
           settings: everything on which the result depends, as JSON has it.
@@ -74,53 +70,44 @@ class RunFolder:
         Raises:
           UserError: if there is one of these and `overwrite` is not set.
         """
-        state = self._state()
-        found = [name for name in ("decoder.h5", *_MADE) if os.path.exists(self._path(name))]
-        if state is not None and not state.get("finished"):
-            other = _difference(state.get("settings", {}), settings)
-            if not other:
-                return True
-            if not overwrite:
-                raise UserError(
-                    f"{self.directory} holds an interrupted run of another kind ({other}): pass "
-                    "the same to resume it, --overwrite to begin anew, or choose another "
-                    "--output_dir."
-                )
-        elif found and not overwrite:
+        state, found = self._read(), [p for p in (self.decoder, *self._made) if os.path.exists(p)]
+        interrupted = state is not None and not state["finished"]
+        other = interrupted and _difference(state["settings"], settings)
+        if interrupted and not other:
+            return
+        if other and not overwrite:
             raise UserError(
-                f"{self.directory} already holds {found[0]}: pass --overwrite to replace it, or "
-                "choose another --output_dir."
+                f"{self.directory} holds an interrupted run of another kind ({other}): pass the "
+                "same to resume it, --overwrite to begin anew, or choose another --output_dir."
             )
-        return False
-
-    def is_finished(self) -> bool:
-        """Returns whether there is a decoder.h5 that no other run is about to replace."""
-        state = self._state()
-        return os.path.exists(self.decoder) and (state is None or bool(state.get("finished")))
-
-    def begin(self, settings: Mapping[str, object]) -> None:
-        """Removes what an earlier run left, all but its decoder.h5, and notes the settings."""
-        for name in reversed(_MADE):
-            path = self._path(name)
+        if found and not overwrite:
+            raise UserError(
+                f"{self.directory} already holds {os.path.basename(found[0])}: pass --overwrite to "
+                "replace it, or choose another --output_dir."
+            )
+        for path in self._made:  # run.json last.
             if os.path.isdir(path):
                 shutil.rmtree(path)
             elif os.path.exists(path):
                 os.remove(path)
         self._write({"settings": dict(settings), "finished": False})
 
+    def is_finished(self) -> bool:
+        """Returns whether there is a decoder.h5 that no other run is about to replace."""
+        return os.path.exists(self.decoder) and (self._read() or {"finished": True})["finished"]
+
     def end(self) -> None:
         """Notes that the run is finished; there is nothing to resume any more."""
-        self._write({**self._state(), "finished": True})
+        self._write({**self._read(), "finished": True})
         os.remove(self.backup)
 
     def note(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Writes a row of history.csv, for an epoch counted from 0; drops those that follow it."""
-        names = sorted(metrics)
-        lines = [",".join(["epoch", *names])]
+        lines = [",".join(["epoch", *sorted(metrics)])]
         if os.path.exists(self.history):
             with open(self.history, encoding="utf-8") as file:
                 lines = file.read().splitlines()[: 1 + epoch]
-        row = ",".join(map(str, [epoch, *(float(metrics[name]) for name in names)]))
+        row = ",".join(map(str, [epoch, *(float(metrics[name]) for name in sorted(metrics))]))
         _replace(self.history, "\n".join([*lines, row]) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
@@ -129,18 +116,16 @@ class RunFolder:
             rows = list(csv.DictReader(file))
         return [{name: float(row[name]) for name in row if name != "epoch"} for row in rows]
 
-    def _path(self, name):
-        return os.path.join(self.directory, name)
-
-    def _state(self):
+    def _read(self):
+        """What run.json holds; None if there is none that can be read."""
         try:
-            with open(self._path(_STATE), encoding="utf-8") as file:
-                return json.load(file)
+            with open(self._state, encoding="utf-8") as file:
+                return {"settings": {}, "finished": False, **json.load(file)}
         except (FileNotFoundError, ValueError):
             return None
 
     def _write(self, state):
-        _replace(self._path(_STATE), json.dumps(state, indent=2) + "\n")
+        _replace(self._state, json.dumps(state, indent=2) + "\n")
 
 
 def _replace(path, text):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import math
@@ -11,14 +10,14 @@ import re
 import sys
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from export import checksums
 from training import callbacks, data, distribution, evaluate, initial_weights, model, optimizers
 from training.config import TrainConfig
 from training.console import say
 from training.run_folder import RunFolder
-from unpooling import vgg19, weights
+from unpooling import weights
 from unpooling.errors import UserError, one_line
 from unpooling.training_record import TrainingRecord
 
@@ -34,8 +33,8 @@ _SAMPLES = 4  # pictures, drawn after each epoch
 def train(config: TrainConfig) -> str:
     """Trains a decoder, measures it, and returns the path of its decoder.h5.
 
-    `RunFolder` says what else the run leaves. Interrupted and called again with the
-    same configuration, it is resumed after the last finished epoch.
+    `RunFolder` says what else the run leaves. Interrupted and called again with the same
+    configuration, it is resumed after the last finished epoch.
 
     Raises:
       UserError: if something that the configuration names cannot be used, another run is in the
@@ -51,51 +50,68 @@ def train(config: TrainConfig) -> str:
             encoder = weights.load(config.weights, config.layer, config.seed)
             splits = data.usable_splits(config.photos)
             steps = config.steps_per_epoch or -(-len(splits["train"]) // config.batch_size)
+            scale, layers = _start(config, encoder.layers, splits["train"])
             settings = _settings(config, encoder, splits, steps)
             if chief:
                 stack.enter_context(folder.locked())
-            resumed = folder.check(settings, config.overwrite) if chief else True
-            feature_scale, layers = _start(config, encoder.layers, splits["train"])
-            if not resumed:
-                folder.begin(settings)
-        number = int(_sha256(json.dumps(settings))[:6], 16)
-        distribution.check_same(strategy, "what is to be trained", number)
+                folder.begin(settings, config.overwrite)
         # Only now: worker 0 may have removed what an earlier run left.
-        backup = callbacks.Backup(folder.backup, writes=chief)
-        first = backup.finished_epochs()
-        distribution.check_same(strategy, "how many epochs are finished", first)
+        backup = callbacks.Backup(folder.backup)
+        first = backup.finished_epochs
+        asked = int(_sha256(json.dumps([settings, first]))[:6], 16)
+        distribution.check_same(strategy, "what is to be trained, from which epoch", asked)
         if first:
             say(f"resumed: after epoch {first}")
-        made = _make_model(config, strategy, encoder.layers, layers, feature_scale, steps)
+        with strategy.scope():
+            made = model.Reconstruction(config, encoder.layers, layers, scale)
+            optimizer = optimizers.make_optimizer(config, config.epochs * steps)
+            made.compile(optimizer=optimizer, jit_compile=False)
+            optimizer.build(made.trainable_variables)  # Too late inside a step of several devices.
         backup.restore(made)
-        batches = data.training_batches(
-            splits["train"], config.crop, config.batch_size, config.seed, first * steps
-        )
-        held_out = data.validation_batches(splits["validation"], config.crop, config.batch_size)
+        after_each_epoch = [callbacks.RequireFinite()]  # First: what is not finite is not kept.
+        if chief:
+            after_each_epoch += [*_noting(folder, splits["validation"], config.crop), backup]
+        sizes = config.crop, config.batch_size
         with _reader_errors():
             made.fit(
-                batches,
+                data.training_batches(splits["train"], *sizes, config.seed, first * steps),
                 initial_epoch=first,
                 epochs=config.epochs,
                 steps_per_epoch=steps,
                 shuffle=False,  # The batches come shuffled.
-                validation_data=held_out,
-                callbacks=_callbacks(config, folder, splits["validation"], backup, chief),
+                validation_data=data.validation_batches(splits["validation"], *sizes),
+                callbacks=after_each_epoch,
                 verbose="auto" if sys.stdout.isatty() else 2,
             )
-        layers = made.decoder_layers()
-        # Of several workers, all must print the same.
-        say(f"decoder: SHA-256 {_digest(weights.Weights(layers, 'file'))}")
+        trained = weights.Weights(made.decoder_layers(), "file")
+        if distribution.has_several_workers(strategy):
+            say(f"decoder: SHA-256 {_digest(trained)}")  # All must print the same.
         with distribution.together(strategy):
             if chief:
-                scale = float(np.asarray(made.feature_scale))
-                record = _record(config, encoder, splits, settings, scale, folder.metrics()[-1])
-                weights.save(folder.decoder, layers, record)
-                evaluation = _evaluate(config, encoder, folder.decoder, splits)
-                record = dataclasses.replace(record, evaluation=evaluation)
-                weights.save(folder.decoder, layers, record)
+                record = _record(config, encoder, splits, settings, scale, folder)
+                weights.save(folder.decoder, trained.layers, record)
+                measured = _evaluate(config, encoder, trained, splits)
+                record = dataclasses.replace(record, evaluation=measured)
+                weights.save(folder.decoder, trained.layers, record)
                 folder.end()
     return folder.decoder
+
+
+def _settings(config, encoder, splits, steps):
+    """All that the result depends on, to be compared when a run is resumed."""
+    names = [
+        f"{split} {os.path.basename(p)} {os.path.getsize(p)}"
+        for split in splits
+        for p in splits[split]
+    ]
+    start = config.initial_weights and checksums.file_digest(config.initial_weights)["sha256"]
+    return {
+        **{k: v for k, v in dataclasses.asdict(config).items() if k not in _UNSHAPING},
+        "steps_per_epoch": steps,
+        "encoder_sha256": _digest(encoder),
+        "photographs_sha256": _sha256("\n".join(sorted(names))),
+        "initial_weights_sha256": start,
+    }
 
 
 def _start(config, encoder_layers, paths):
@@ -103,59 +119,22 @@ def _start(config, encoder_layers, paths):
     with _reader_errors():
         batches = data.training_batches(paths, config.crop, config.batch_size, config.seed)
         images = next(iter(batches))
-    layers, copied = initial_weights.initial_layers(
-        config.layer,
-        config.seed,
-        config.initial_kernels,
-        config.initial_weights,
-        encoder_layers,
-        images,
-    )
+    layers, copied = initial_weights.initial_layers(config, encoder_layers, images)
     if copied:
         say(f"initial weights: {', '.join(copied)}")
     return model.root_mean_square(config.layer, encoder_layers, images), layers
 
 
-def _make_model(config, strategy, encoder_layers, layers, feature_scale, steps):
-    """The model, compiled; several workers make it together."""
-    count = config.epochs * steps
-    last = vgg19.convolutions(config.layer, "decoder")[-1].name
-    with strategy.scope():
-        made = model.Reconstruction(
-            config.layer,
-            encoder_layers,
-            layers,
-            feature_scale,
-            config.loss_weights,
-            config.precision,
-        )
-        learning_rate = optimizers.Linear(
-            config.learning_rate, config.final_learning_rate, count, round(config.warm_up * count)
-        )
-        optimizer = optimizers.make_optimizer(config.optimizer, learning_rate, last)
-        made.compile(optimizer=optimizer, jit_compile=False)
-        optimizer.build(made.trainable_variables)  # Too late inside a step of several devices.
-    return made
-
-
-def _callbacks(config, folder, held_out, backup, chief):
-    """In this order: nothing is kept of an epoch with numbers that are not finite."""
-    if not chief:
-        return [callbacks.RequireFinite()]
-    curves = []
-    if importlib.util.find_spec("tensorboard"):
-        curves.append(keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False))
-    else:
-        say("no curves: the package tensorboard is not installed")
+def _noting(folder, held_out, crop):
+    """The callbacks that show how far a run has come."""
     shown = held_out[:_SAMPLES]
-    images, _ = next(iter(data.validation_batches(shown, config.crop, len(shown))))
-    return [
-        callbacks.RequireFinite(),
-        keras.callbacks.LambdaCallback(on_epoch_end=folder.note),
-        *curves,
-        callbacks.Samples(folder.samples, images),
-        backup,
-    ]
+    images, _ = next(iter(data.validation_batches(shown, crop, len(shown))))
+    history = keras.callbacks.LambdaCallback(on_epoch_end=folder.note)
+    samples = callbacks.Samples(folder.samples, images)
+    if not importlib.util.find_spec("tensorboard"):
+        say("no curves: the package tensorboard is not installed")
+        return [history, samples]
+    return [history, samples, keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)]
 
 
 @contextlib.contextmanager
@@ -172,47 +151,33 @@ def _reader_errors():
         raise UserError(found[1]) from error
 
 
-def _evaluate(config, encoder, path, splits):
+def _evaluate(config, encoder, trained, splits):
     """The means over whole photographs that training saw nothing of."""
-    decoder = weights.load_decoder(path, config.layer)
     paths = [*splits["test"], *splits["validation"]][: config.evaluation_pictures]
-    rows, means = evaluate.evaluate(config.layer, encoder, decoder, paths)
-    say(
-        f"held out: {len(rows)} photographs, mean absolute error {means['error']:.3f} "
-        f"(published: {evaluate.PUBLISHED_ERRORS[config.layer]:.3f})"
-    )
+    rows, left_out = evaluate.evaluate(config.layer, encoder, trained, paths, config.photos)
+    means = evaluate.means(rows)
+    more = f"; {len(left_out)} left out, see above" if left_out else ""
+    say(f"held out: mean absolute error of {len(rows)} photographs {means['error']:.3f}{more}")
     # JSON has neither NaN, which all are without a picture and SSIM is for tiny ones, nor infinity.
     finite = {name: value for name, value in means.items() if math.isfinite(value)}
     return {"photographs": len(rows), **finite}
 
 
-def _settings(config, encoder, splits, steps):
-    """All that the result depends on, to be compared when a run is resumed."""
-    paths = [path for found in splits.values() for path in found]
-    sized = zip(data.keys(paths, config.photos), map(os.path.getsize, paths), strict=True)
-    return {
-        **{k: v for k, v in dataclasses.asdict(config).items() if k not in _UNSHAPING},
-        "steps_per_epoch": steps,
-        "encoder_sha256": _digest(encoder),
-        "photographs_sha256": _sha256("\n".join(sorted(f"{key} {size}" for key, size in sized))),
-        "initial_weights_sha256": _file_sha256(config.initial_weights),
-    }
-
-
-def _record(config, encoder, splits, settings, feature_scale, metrics):
+def _record(config, encoder, splits, settings, scale, folder):
     """What decoder.h5 says of its training, without any folder."""
-    paths = {name: getattr(config, name) for name in _FILES}
+    paths = {name: getattr(config, name) or "" for name in _FILES}
     names = {
-        name: path and os.path.basename(os.path.normpath(path)) for name, path in paths.items()
+        name: os.path.basename(os.path.normpath(p)) if p else None for name, p in paths.items()
     }
     shaping = {name: value for name, value in settings.items() if name != "encoder_sha256"}
+    metrics = folder.metrics()[-1]
     return TrainingRecord(
         layer=config.layer,
         encoder={"source": encoder.source, "seed": encoder.seed, "sha256": encoder.digests},
         flags={**names, **shaping},
         photographs={split: len(found) for split, found in splits.items()},
         steps=config.epochs * settings["steps_per_epoch"],
-        feature_scale=feature_scale,
+        feature_scale=scale,
         validation={n.removeprefix("val_"): v for n, v in metrics.items() if n.startswith("val_")},
     )
 
@@ -222,11 +187,4 @@ def _digest(loaded):
 
 
 def _sha256(text):
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-
-
-def _file_sha256(path):
-    if path is None or not os.path.isfile(path):
-        return None  # Whoever reads it says what is wrong with it.
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums.digest(text.encode(errors="surrogateescape"))["sha256"]
