@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_hub as hub
 
 from tests import descriptors, oracle
 from tests.descriptors import DEEPEST_DECODER, DEEPEST_ENCODER
@@ -113,23 +114,75 @@ def test_the_gradient_goes_through_a_loaded_encoder_and_a_loaded_decoder(saved_m
     assert_same(gradients(lambda: decoder(encoder(images)), sources), gradients(plain, sources))
 
 
+def persistent(compute, source):
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(source)
+        total = tf.reduce_sum(compute(source) ** 2)
+    return tape.gradient(total, source)
+
+
+def nested(compute, source):
+    with tf.GradientTape() as outer:
+        outer.watch(source)
+        with tf.GradientTape() as inner:
+            inner.watch(source)
+            total = tf.reduce_sum(compute(source) ** 3)
+        square = tf.reduce_sum(inner.gradient(total, source) ** 2)
+    return outer.gradient(square, source)
+
+
+def jacobian(compute, source):
+    with tf.GradientTape() as tape:
+        tape.watch(source)
+        sums = tf.reduce_sum(compute(source) ** 2, axis=[0, 1, 2])[:3]
+    return tape.jacobian(sums, source)
+
+
+def forward_mode(compute, source):
+    with tf.autodiff.ForwardAccumulator(source, tf.ones_like(source)) as accumulator:
+        values = compute(source)
+    return accumulator.jvp(values)
+
+
+def in_a_function(compute, source):
+    return tf.function(persistent)(compute, source)
+
+
+TAPES = [persistent, nested, jacobian, forward_mode, in_a_function]
+
+
+def assert_tapes_agree(found, expected, source):
+    for tape in TAPES:
+        assert_same([tape(found, source)], [tape(expected, source)])
+    # An ordinary tape over the same object still works after these.
+    assert_same(
+        gradients(lambda: found(source), [source]), gradients(lambda: expected(source), [source])
+    )
+
+
 @descriptors.every(descriptors.ENGINES[:2])
-def test_persistent_and_nested_tapes_agree_with_those_of_the_features(
-    descriptor, form, saved_model
-):
+def test_every_kind_of_tape_agrees_with_the_plain_graph(descriptor, form, saved_model):
     module = descriptors.module(descriptor, form, saved_model)
     images = tf.constant(descriptors.images((1, 9, 8, 3)))
+    calls = [lambda x: module(x)[0], lambda x: module.compact(x)[0]]
+    if form == "loaded":
+        calls.append(lambda x: module.signatures["compact"](images=x)["features"])
+        calls.append(lambda x: hub.KerasLayer(module)(x)[0])
 
-    def derivatives(encode):
-        with tf.GradientTape(persistent=True) as outer:
-            outer.watch(images)
-            with tf.GradientTape() as inner:
-                inner.watch(images)
-                total = tf.reduce_sum(encode(images) ** 3)
-            first = inner.gradient(total, images)
-            square = tf.reduce_sum(first**2)
-        return first, outer.gradient(total, images), outer.gradient(square, images)
+    def plain(x):
+        return plain_features(x, pairs(module.variables, descriptor))
 
-    expected = derivatives(module.features)
-    for call in (module, module.compact):
-        assert_same(derivatives(lambda x, call=call: call(x)[0]), expected)
+    for call in calls:
+        assert_tapes_agree(call, plain, images)
+
+
+@descriptors.every(descriptors.DECODERS[1:])
+def test_every_kind_of_tape_agrees_for_a_decoder(descriptor, form, saved_model):
+    module = descriptors.module(descriptor, form, saved_model)
+    features, switches, indices = descriptors.decoder_inputs(descriptor.layer)
+
+    def plain(x):
+        return plain_pictures(x, list(indices), pairs(module.variables, descriptor))
+
+    for positions in (indices, switches):
+        assert_tapes_agree(lambda x, p=positions: module([x, *p]), plain, tf.constant(features))

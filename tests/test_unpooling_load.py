@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -66,6 +67,14 @@ def test_a_folder_and_an_archive(build, saved_model, check):
     assert [v.shape.rank for v in loaded.variables] == [4, 1] * 4
     decoder = unpooling.load(descriptors.DECODERS[1].directory(saved_model))
     assert decoder(loaded(descriptors.images())).shape == (2, 36, 52, 3)
+
+
+def test_a_path_that_tensorflow_would_take_for_a_pattern(build, saved_model, check, tmp_path):
+    folder = tmp_path / "[2024] a*b?"
+    shutil.copytree(ENCODER.directory(saved_model), folder)
+    shutil.copy(build(ENCODER.layer) / "encoder.tar.gz", folder)
+    check(unpooling.load(folder))
+    check(unpooling.load(folder / "encoder.tar.gz"))
 
 
 def test_an_address_is_downloaded_once_and_its_sha256_compared(build, serve, cache, check):

@@ -421,3 +421,12 @@ def test_keras_set_to_another_precision_is_refused():
             weights.load("imagenet", LAYER)
     finally:
         keras.config.set_floatx("float32")
+
+
+def test_a_keras_backend_that_is_not_installed_is_told_in_one_line(monkeypatch):
+    def import_module(name):
+        raise ModuleNotFoundError("No module named 'torch'")
+
+    monkeypatch.setattr(weights.importlib, "import_module", import_module)
+    with pytest.raises(UserError, match=r"\(No module named 'torch'\): unset KERAS_BACKEND"):
+        weights.import_keras()

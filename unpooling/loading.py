@@ -1,8 +1,11 @@
 """Loads a module from a folder, an archive or an address, without TensorFlow Hub."""
 
+import contextlib
+import glob
 import hashlib
 import os
 import pathlib
+import shutil
 import tempfile
 import urllib.parse
 
@@ -10,6 +13,7 @@ import tensorflow as tf
 
 from unpooling import archive, graph
 from unpooling.errors import UserError, one_line
+from unpooling.weights import import_keras
 
 __all__ = ["load"]
 
@@ -61,7 +65,11 @@ def _load_folder(directory, name):
         graph.check(directory)
     except ValueError as error:
         raise UserError(f"{name} is refused: {one_line(error)}.") from error
-    module = tf.saved_model.load(directory)
+    with contextlib.ExitStack() as stack:
+        if glob.escape(directory) != directory:  # TensorFlow takes such a path for a pattern.
+            copy = stack.enter_context(tempfile.TemporaryDirectory())
+            directory = shutil.copytree(directory, copy, dirs_exist_ok=True)
+        module = tf.saved_model.load(directory)
     # A function holds its variables by weak references: without these, those of
     # `load(path).compact(images)` would be gone before the call.
     functions = (getattr(module, name, None) for name in ("compact", "features"))
@@ -72,14 +80,14 @@ def _load_folder(directory, name):
 
 def _download(url, sha256):
     """Returns the path of the cached file of a URL."""
-    import keras  # Only here: importing it fails where its backend is not installed.
-
     # Keras caches by name, and every encoder has the same.
     name = os.path.basename(urllib.parse.urlsplit(url).path)
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     try:
-        return keras.utils.get_file(
+        return import_keras().utils.get_file(
             name, url, file_hash=sha256, hash_algorithm="sha256", cache_subdir="unpooling"
         )
+    except UserError:
+        raise
     except Exception as error:  # Keras raises a bare Exception when a download fails.
         raise UserError(f"{url} cannot be downloaded: {one_line(error)}.") from error

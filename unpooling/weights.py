@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import hashlib
+import importlib
 import io
 import math
 import os
+import types
 import zipfile
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +23,7 @@ __all__ = [
     "SEEDS",
     "Weights",
     "check_pair",
+    "import_keras",
     "layer_sha256",
     "layers_of",
     "load",
@@ -184,11 +187,25 @@ def save(
     os.replace(f"{path}.partial", path)
 
 
+def import_keras() -> types.ModuleType:
+    """Imports Keras, which only downloads need.
+
+    Raises:
+      UserError: if its backend is not installed.
+    """
+    try:
+        return importlib.import_module("keras")
+    except ImportError as error:
+        raise UserError(
+            f"Keras cannot be imported ({_reason(error)}): unset KERAS_BACKEND, or `backend` in "
+            "keras.json, or install that backend."
+        ) from error
+
+
 @functools.cache
 def _imagenet():
     """Keras' ImageNet weights of all convolutions, downloaded, checked and cached by Keras."""
-    import keras  # Only here: weights from a file or a seed need no Keras.
-
+    keras = import_keras()
     if keras.config.floatx() != "float32":
         raise UserError(
             f"Keras is set to {keras.config.floatx()}: set `floatx` to float32 in its keras.json."

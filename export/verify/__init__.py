@@ -5,7 +5,6 @@ before its files and its graph have been checked. `export.verify.checks` has the
 here needs TensorFlow.
 """
 
-import glob
 import os
 import pathlib
 import subprocess
@@ -19,21 +18,13 @@ __all__ = ["run_in_fresh_process"]
 def run_in_fresh_process(path: str) -> None:
     """Runs `python -m export.verify` on the archive at `path` and prints its lines as they come.
 
-    Temporary files go into the archive's folder, so that they are removed with it if it is
-    temporary.
-
     Raises:
       UserError: if a check failed or was skipped; the message names those.
     """
-    path = os.path.abspath(path)
-    folder = os.path.dirname(path)
-    # TensorFlow takes a path with special characters for a pattern.
-    temporary = {"TMPDIR": folder} if glob.escape(folder) == folder else {}
     not_passed = []
     with subprocess.Popen(
-        [sys.executable, "-m", "export.verify", path],
+        [sys.executable, "-m", "export.verify", os.path.abspath(path)],
         cwd=pathlib.Path(__file__).parent.parent.parent,
-        env=os.environ | temporary,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

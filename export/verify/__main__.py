@@ -1,6 +1,7 @@
 """The command `python -m export.verify`."""
 
 import argparse
+import os
 import sys
 
 from unpooling.errors import UserError, one_line
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
 
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # Whatever the user's keras.json says.
     from export.verify.checks import verify  # Needs TensorFlow, which --help does not.
 
     checks = []
