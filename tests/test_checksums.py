@@ -108,13 +108,3 @@ def test_a_line_of_another_form_is_refused_and_shown(folder, bad):
     message = refusal(folder)
     assert message.startswith("SHA256SUMS must hold lines of `SHA-256  NAME`. Received: ")
     assert repr(bad)[:99] in message
-
-
-def test_what_is_no_list_at_all_is_refused_at_once(folder):
-    (folder / "SHA256SUMS").write_bytes(f"{HASH}  \u2013\n".encode())
-    assert refusal(folder).startswith("SHA256SUMS is not text in ASCII (")
-    os.truncate(folder / "SHA256SUMS", 1 << 40)  # A list without end is read only in part.
-    assert refusal(folder)
-    (folder / "SHA256SUMS").unlink()
-    os.mkfifo(folder / "SHA256SUMS")
-    assert refusal(folder) == "SHA256SUMS is not a file"

@@ -147,16 +147,6 @@ def test_the_command_measures_what_was_held_out_wherever_it_prints(
         }
 
 
-def test_the_means_are_over_pictures_that_have_the_figure():
-    rows = [
-        {"error": 1.0, "clipped_error": 0.5, "psnr": 30.0, "ssim": 0.5},
-        {"error": 3.0, "clipped_error": 0.5, "psnr": 40.0, "ssim": float("nan")},
-    ]
-    means = {"error": 2.0, "clipped_error": 0.5, "psnr": 35.0, "ssim": 0.5}
-    assert evaluate.means(rows) == means
-    assert np.isnan(list(evaluate.means([]).values())).all()
-
-
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import photographs
-from training.panels import draw_panels, reduced
 from training.report import report
 from training.run_folder import RunFolder
 from unpooling import weights
@@ -74,14 +72,3 @@ def test_what_is_not_finished_or_says_too_little_is_refused(finished, tmp_path):
     folder.begin({}, overwrite=True)
     with pytest.raises(UserError, match="holds no trained decoder"):
         run(tmp_path)
-
-
-def test_of_a_large_photograph_the_drawing_is_small_and_the_part_its_own(tmp_path):
-    picture = photographs.picture(1, 1000, 1400)
-    small = reduced(picture)
-    assert small.shape == (500, 700, 3)
-    np.testing.assert_allclose(small[3, 5], picture[6:8, 10:12].mean(axis=(0, 1)), atol=1)
-    assert reduced(small) is small
-    draw_panels(str(tmp_path / "new" / "a.png"), {"one": small, "two": small[..., 0]})
-    with Image.open(tmp_path / "new" / "a.png") as drawn:
-        assert drawn.width == 2 * 440

@@ -1,12 +1,9 @@
 """What a module is called, what it holds and returns, and where it is published."""
 
-import json
-
 import PIL.Image
 import pytest
 
-from export import licenses
-from export.spec import ASSETS, Publication, Spec
+from export.spec import Publication, Spec
 from unpooling import vgg19
 from unpooling.errors import UserError
 
@@ -101,10 +98,3 @@ def test_what_is_no_module_is_refused(arguments, words):
 def test_what_no_page_may_say_is_refused(fields, words):
     with pytest.raises(UserError, match=words):
         Publication(**fields)
-
-
-def test_the_licenses_are_among_the_hubs_tags():
-    tags = json.loads((ASSETS / "hub_tags.json").read_text())
-    assert {license.hub for license in licenses.LICENSES.values()} <= set(tags["license"])
-    assert {"imagenet-ilsvrc-2012-cls", "other"} <= set(tags["dataset"])
-    assert "image-feature-vector" in tags["task"] and "vgg-style" in tags["network-architecture"]

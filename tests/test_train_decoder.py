@@ -16,13 +16,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from PIL import Image
 
-import train_decoder
 from tests import photographs
 from tests.conftest import ROOT
-from training import callbacks, data, distribution, evaluate
+from training import callbacks, data, evaluate
 from training.config import TrainConfig, recipe
 from training.run_folder import RunFolder
 from training.train import train
@@ -241,15 +239,6 @@ def test_two_workers_end_with_equal_weights_as_one_alone(config, tmp_path):
     assert_close(config, alone, 0.01)
 
 
-def test_workers_stop_together(monkeypatch):
-    strategy = tf.distribute.get_strategy()
-    monkeypatch.setattr(distribution, "_sum_over_workers", lambda _, value: 7 if value else 1)
-    with pytest.raises(UserError, match="another worker failed"), distribution.together(strategy):
-        pass
-    with pytest.raises(UserError, match="do not agree on the number"):
-        distribution.check_same(strategy, "the number", 3)
-
-
 # Two devices on one processor must be made before TensorFlow starts.
 _TWO_DEVICES = """\
 import json, sys
@@ -394,25 +383,6 @@ def test_a_loss_that_is_not_finite_ends_the_run(config):
 def test_what_cannot_be_asked_for_is_refused(config, wrong, words):
     with pytest.raises(UserError, match=re.escape(words)):
         dataclasses.replace(config, **wrong)
-
-
-def test_every_field_has_a_flag_with_its_default():
-    values = flags.FlagValues()
-    train_decoder.define_flags(values)
-    for field in dataclasses.fields(TrainConfig):
-        if field.name in ("weights", "seed"):
-            assert field.name not in values
-        else:
-            default = None if field.name == "photos" else field.default
-            assert values[field.name].default == default, field.name
-    assert train_decoder.parse(["--precision=bfloat16", "--nooverwrite", "--l1_weight=2"]) == {
-        "precision": "bfloat16",
-        "overwrite": False,
-        "l1_weight": 2.0,
-    }
-    for wrong in (["--no_such_flag"], ["--epochs=many"], ["photo.jpg"], ["--precision=float16"]):
-        with pytest.raises(UserError):
-            train_decoder.parse(wrong)
 
 
 @pytest.mark.parametrize("wrong", [["--photos=photos", "--crop=100"], ["photo.jpg"]])

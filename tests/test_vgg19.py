@@ -61,16 +61,6 @@ def test_the_mean_is_what_keras_subtracts():
     np.testing.assert_array_equal(vgg19.MEAN_BGR, mean)
 
 
-@EACH_LAYER
-def test_blocks_are_numbered_and_name_their_positions(layer):
-    blocks = vgg19.blocks_up_to(layer)
-    numbers = range(1, LAYERS.index(layer) + 2)
-    assert [block.number for block in blocks] == list(numbers)
-    assert [block.indices_name for block in blocks] == [f"block{n}_indices" for n in numbers]
-    assert [block.switches_name for block in blocks] == [f"block{n}_switches" for n in numbers]
-    assert vgg19.pooled_blocks(layer) == blocks[:-1]
-
-
 def test_a_decoder_mirrors_its_encoder():
     layer = "block3_conv2"
     found = [(c.name, c.in_channels, c.out_channels) for c in vgg19.convolutions(layer, "decoder")]
