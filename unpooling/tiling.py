@@ -18,7 +18,7 @@ import tensorflow as tf
 from unpooling import vgg19
 from unpooling.padding import reflected
 
-__all__ = ["Tile", "decode", "encode", "margin", "reconstruct", "tiles"]
+__all__ = ["Tile", "decode", "encode", "layer_of", "margin", "reconstruct", "tiles"]
 
 _SIDE = 512  # pixels
 
