@@ -1,13 +1,18 @@
 """The demo draws every photograph that it can read, names the others, and writes over none."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from export import manifest
 from tests import photographs
 from training import data, demo
 from unpooling.errors import UserError
+from unpooling.training_record import TrainingRecord
 
 
 @pytest.fixture
@@ -62,6 +67,25 @@ def test_a_decoder_of_another_layer_is_refused(build, build_decoder, photograph,
         demo.show(encoder, decoder, [photograph], str(tmp_path))
 
 
+def test_halves_in_the_wrong_place_or_trained_for_others_are_refused(
+    build, build_decoder, photograph, tmp_path
+):
+    encoder, decoder = pair(build, build_decoder, "block1_conv2")
+    copy = tmp_path / "copy"
+    shutil.copytree(os.path.dirname(decoder), copy)
+    stated = manifest.read(str(copy / "decoder.manifest.json"))
+    record = TrainingRecord("block1_conv2", {"sha256": {}}, {}, {}, 1, 1.0, {})
+    stated["weights"]["training"] = record.to_dict()
+    manifest.write(stated, str(copy / "decoder.manifest.json"))
+    for halves, words in (
+        ((decoder, encoder), "--encoder must be the archive of one"),
+        ((encoder, encoder), "--decoder must be the archive of one"),
+        ((encoder, str(copy / "decoder.tar.gz")), "was trained for an encoder with other weights"),
+    ):
+        with pytest.raises(UserError, match=words):
+            demo.show(*halves, [photograph], str(tmp_path))
+
+
 def test_no_input_is_written_over_and_no_two_share_a_picture(tmp_path):
     given = [str(tmp_path / name) for name in ("a/photo.jpg", "b/photo.png", "photo.png")]
     paths = demo.picture_paths(given, str(tmp_path))
@@ -71,6 +95,11 @@ def test_no_input_is_written_over_and_no_two_share_a_picture(tmp_path):
         "/photo-3.png",
         "/photo-4.png",
     ]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "photo.jpg").touch()
+    os.link(tmp_path / "a" / "photo.jpg", tmp_path / "photo.png")
+    (path,) = demo.picture_paths(given[:1], str(tmp_path))
+    assert path == str(tmp_path / "photo-2.png")
 
 
 def test_the_photograph_that_is_shown_is_held_out_from_training(tmp_path):

@@ -155,11 +155,21 @@ def test_each_picture_comes_once_in_each_pass_in_an_order_of_the_seed(tmp_path):
     assert order(0) == first != order(2**63 - 1)
 
 
-def test_what_starts_later_sees_what_it_would_have_seen(tmp_path):
-    paths = photographs.write(tmp_path, train=5)["train"]
-    whole = take(data.training_batches(paths, 16, 2, 7), 6)
-    late = take(data.training_batches(paths, 16, 2, 7, first_step=4), 2)
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_what_starts_later_sees_what_it_would_have_seen(tmp_path, monkeypatch, ahead):
+    paths, read = photographs.write(tmp_path, train=5)["train"], []
+
+    def read_picture(path, read_picture=data.pictures.read_picture):
+        read.append(path)
+        return read_picture(path)
+
+    monkeypatch.setattr(data.pictures, "read_picture", read_picture)
+    whole = take(data.training_batches(paths, 16, 5, 7), 9)
+    monkeypatch.setattr(data, "MOST_AHEAD", ahead)
+    read.clear()
+    late = take(data.training_batches(paths, 16, 5, 7, first_step=4), 5)
     np.testing.assert_array_equal(whole[4:], late)
+    assert (len(read) >= 25) == (ahead == 1)  # Some are prefetched.
 
 
 def test_small_pictures_are_continued_by_reflection(tmp_path):

@@ -10,18 +10,28 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from training import config, pictures
+from training import config
 from training.console import say
+from unpooling import pictures
 from unpooling.errors import UserError, one_line
 
 __all__ = [
+    "HELD_OUT",
+    "MOST_AHEAD",
+    "SPLITS",
     "find_pictures",
+    "of_split",
     "split_of",
     "split_pictures",
     "training_batches",
     "usable_splits",
     "validation_batches",
 ]
+
+HELD_OUT = "held_out"  # validation and test: what no weight was learned from
+SPLITS = ("all", *config.SPLITS, HELD_OUT)  # what can be asked for
+
+MOST_AHEAD = 16  # crops that a training picture gives when it is read
 
 # Folders that programs keep beside photographs, in small letters, and files that tell what made a
 # folder: a training run, an artifact.
@@ -31,6 +41,7 @@ _FOLDERS = set(
 _MADE = {"run.json", "encoder.manifest.json", "decoder.manifest.json"}
 
 _SHOWN = 3  # names of what is passed over, of each kind
+_KEPT_BYTES = 2**29  # that the crops kept take, at most
 _PROGRESS = 10_000  # photographs between two lines: about a minute
 
 
@@ -106,6 +117,13 @@ def split_pictures(paths: Sequence[str], folder: str) -> dict[str, list[str]]:
     return {split: sorted(found) for split, found in splits.items()}
 
 
+def of_split(paths: Sequence[str], folder: str, split: str) -> list[str]:
+    """Returns the paths of one of `SPLITS`, sorted; the rest as for `split_pictures`."""
+    splits = {**split_pictures(paths, folder), "all": paths}
+    splits[HELD_OUT] = splits["validation"] + splits["test"]
+    return sorted(splits[split])
+
+
 def usable_splits(folder: str) -> dict[str, list[str]]:
     """Returns the pictures of each split that can be read, having read each; names the others.
 
@@ -140,7 +158,9 @@ def training_batches(
     """Returns batches without end: every picture once, shuffled, then all again in another order.
 
     Each picture gives a random crop, flipped left to right or not. All of it depends on the seed
-    alone, so a training that starts at `first_step` sees what it would have seen.
+    alone, so a training that starts at `first_step` sees what it would have seen. A picture that
+    is read also gives its crops for some of the next passes, which are kept, since reading takes
+    much longer than cropping.
 
     Args:
       paths: the pictures, at least one.
@@ -153,8 +173,20 @@ def training_batches(
       Elements (batch_size, crop, crop, 3), float32, RGB, values in [0, 255].
     """
 
+    kept = {}  # (index, turn): crop
+    ahead = min(MOST_AHEAD, max(1, _KEPT_BYTES // (len(paths) * crop * crop * 3)))
+
     def load(index, number):
-        return _part(paths[index], crop, np.random.default_rng([seed, number]))
+        turn = number // len(paths)
+        part = kept.pop((index, turn), None)
+        if part is None:
+            picture = pictures.read_picture(paths[index])
+            # Not all pictures are to be read again in the same pass.
+            turns = range(turn, turn + ahead - (turn + index) % ahead)
+            randoms = [np.random.default_rng([seed, index, later]) for later in turns]
+            part, *others = (_part(picture, crop, random) for random in randoms)
+            kept.update(zip(((index, later) for later in turns[1:]), others, strict=True))
+        return part
 
     order = tf.data.Dataset.range(len(paths))
     order = order.shuffle(len(paths), seed=seed, reshuffle_each_iteration=True).repeat()
@@ -178,7 +210,9 @@ def validation_batches(paths: Sequence[str], crop: int, batch_size: int) -> tf.d
     indices = np.arange(-(-len(paths) // batch_size) * batch_size)
     counts = tf.data.Dataset.from_tensor_slices(np.float32(indices < len(paths)))
     indices = tf.data.Dataset.from_tensor_slices((indices % len(paths),))
-    images = _batches(indices, lambda index: _part(paths[index], crop), crop, batch_size)
+    images = _batches(
+        indices, lambda index: _part(pictures.read_picture(paths[index]), crop), crop, batch_size
+    )
     return _distributable(tf.data.Dataset.zip(images, counts.batch(batch_size)))
 
 
@@ -189,16 +223,15 @@ def _readable(path):
     return []
 
 
-def _part(path, side, random=None):
-    """A part of a picture, (side, side, 3): a random one, perhaps flipped, or the middle."""
-    picture = pictures.read_picture(path)
+def _part(picture, side, random=None):
+    """A copy of a part, (side, side, 3): a random one, perhaps flipped, or the middle."""
     if min(picture.shape[:2]) < side:
         missing = [(0, max(0, side - length)) for length in picture.shape[:2]]
         picture = np.pad(picture, (*missing, (0, 0)), mode="reflect")
     spare = [length - side for length in picture.shape[:2]]
     top, left = (random.integers(n + 1) if random else n // 2 for n in spare)
     part = picture[top : top + side, left : left + side]
-    return np.ascontiguousarray(part[:, ::-1] if random and random.integers(2) else part)
+    return np.array(part[:, ::-1] if random and random.integers(2) else part, order="C")
 
 
 def _batches(elements, load, crop, batch_size):

@@ -13,13 +13,13 @@ from PIL import Image
 from skimage import data
 
 import unpooling
-from export import build
+from export import build, manifest
 from export.spec import Spec
 from training import config, train
 from training.panels import draw_panels, reduced
-from training.pictures import read_picture
-from unpooling import tiling, vgg19
+from unpooling import tiling, vgg19, weights
 from unpooling.errors import UserError, one_line
+from unpooling.pictures import read_picture
 
 __all__ = ["draw", "example_photographs", "make_pair", "picture_paths", "show"]
 
@@ -103,12 +103,19 @@ def picture_paths(photographs: Sequence[str], output_dir: str) -> list[str]:
     for photograph in photographs:
         stem = os.path.splitext(os.path.basename(photograph))[0]
         number, path = 1, os.path.join(output_dir, f"{stem}.png")
-        while os.path.realpath(path) in taken:
+        while os.path.realpath(path) in taken or _is_one_of(path, photographs):
             number += 1
             path = os.path.join(output_dir, f"{stem}-{number}.png")
         taken.add(os.path.realpath(path))
         paths.append(path)
     return paths
+
+
+def _is_one_of(path, others):
+    """Whether a path is another name of one of these files, such as a hard link."""
+    if not os.path.exists(path):
+        return False
+    return any(os.path.exists(other) and os.path.samefile(path, other) for other in others)
 
 
 def show(
@@ -128,12 +135,13 @@ def show(
       The photographs that could not be read.
 
     Raises:
-      UserError: if an archive cannot be loaded, or the two are not of one layer.
+      UserError: if an archive cannot be loaded or is of the other kind, or the two are not of one
+        layer, or the decoder's manifest says that it was trained for other weights.
     """
-    encoder = unpooling.load(encoder_path)
-    decoder = None if decoder_path is None else unpooling.load(decoder_path)
-    if decoder is not None and tiling.layer_of(encoder) != tiling.layer_of(decoder):
-        raise UserError(f"{decoder_path} does not mirror {encoder_path}: pass a pair of one layer.")
+    encoder, decoder = _load("encoder", encoder_path), None
+    if decoder_path is not None:
+        decoder = _load("decoder", decoder_path)
+        _check_pair(encoder, decoder, encoder_path, decoder_path)
     failed = []
     for photograph, path in zip(photographs, picture_paths(photographs, output_dir), strict=True):
         try:
@@ -146,6 +154,27 @@ def show(
         measured = "" if error is None else f"mean absolute error {error:.2f} of 255; "
         print(f"{one_line(photograph)}: {measured}picture: {one_line(path)}", flush=True)
     return failed
+
+
+def _load(kind, path):
+    module = unpooling.load(path)
+    takes_images = "images" in module.signatures["compact"].structured_input_signature[1]
+    if takes_images != (kind == "encoder"):
+        raise UserError(f"--{kind} must be the archive of one. Received: {path}, which is not.")
+    return module
+
+
+def _check_pair(encoder, decoder, encoder_path, decoder_path):
+    """Refuses a decoder of another layer, or of other weights if the manifest beside it says so."""
+    if tiling.layer_of(encoder) != tiling.layer_of(decoder):
+        raise UserError(f"{decoder_path} does not mirror {encoder_path}: pass a pair of one layer.")
+    path = f"{decoder_path.removesuffix('.tar.gz')}.manifest.json"
+    training = manifest.training_of(manifest.read(path)) if os.path.exists(path) else None
+    if training and training.encoder["sha256"] != weights.digests_of(encoder.variables):
+        raise UserError(
+            f"{decoder_path} was trained for an encoder with other weights than {encoder_path}: "
+            "pass that one, or a decoder for this one."
+        )
 
 
 def draw(encoder: object, decoder: object | None, photograph: str, path: str) -> float | None:

@@ -111,7 +111,9 @@ class RunFolder:
         _replace(self.history, "\n".join([*lines, row]) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
-        """Returns the rows of history.csv, without the numbers of the epochs."""
+        """Returns the rows of history.csv, without the numbers of the epochs; none without it."""
+        if not os.path.exists(self.history):
+            return []
         with open(self.history, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return [{name: float(row[name]) for name in row if name != "epoch"} for row in rows]

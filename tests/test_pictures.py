@@ -1,13 +1,15 @@
-"""The reader of pictures: right values for every kind, written by hand and read back."""
+"""Picture files: right values for every kind, written by hand and read back."""
+
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests import photographs
-from training import pictures
-from training.pictures import read_picture
+from unpooling import pictures
 from unpooling.errors import UserError
+from unpooling.pictures import read_picture
 
 PIXELS = photographs.picture(0, 20, 31)
 
@@ -49,6 +51,7 @@ def test_the_orientation_of_exif_is_applied(tmp_path, orientation, name):
     stored = np.ascontiguousarray(STORED[orientation](PIXELS))
     Image.fromarray(stored).save(tmp_path / name, lossless=True, exif=exif)
     np.testing.assert_array_equal(read_picture(tmp_path / name), PIXELS)
+    assert sorted(pictures.read_size(tmp_path / name)) == sorted(PIXELS.shape[:2])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
@@ -130,6 +133,64 @@ def test_transparency_is_dropped_without_blending(tmp_path):
     np.testing.assert_array_equal(read_picture(tmp_path / "key.png"), PIXELS)
 
 
+@pytest.mark.parametrize(
+    ("mode", "options", "expected"),
+    [
+        ("RGB", {}, None),
+        ("RGBA", {}, [50, 50]),
+        ("LA", {}, [50, 50]),
+        ("P", {"transparency": b"\x0a\x14"}, [10, 20]),
+        ("RGB", {"transparency": (1, 1, 1)}, [255, 0]),
+        ("L", {"transparency": 1}, [255, 0]),
+    ],
+)
+def test_a_photographs_transparency_is_read_from_every_kind(tmp_path, mode, options, expected):
+    image = Image.new(mode, (2, 1))
+    if mode == "P":
+        image.putpalette([7, 7, 7] * 10)
+    image.putpixel((1, 0), 1 if mode in "LP" else (1,) * len(mode))
+    if mode.endswith("A"):
+        image.putalpha(50)
+    image.save(tmp_path / "a.png", **options)
+    found = pictures.read_photograph(tmp_path / "a.png")
+    assert found.pixels.shape == (1, 2, 3)
+    assert (None if found.alpha is None else found.alpha[0].tolist()) == expected
+
+
+def test_only_a_profile_of_rgb_is_kept(tmp_path):
+    profile = bytes(16) + b"RGB " + bytes(12)
+    for mode, kept in (("RGB", profile), ("CMYK", None)):
+        given = profile if kept else profile.replace(b"RGB ", b"CMYK")
+        Image.new(mode, (8, 8)).save(tmp_path / "a.jpg", icc_profile=given)
+        assert pictures.read_photograph(tmp_path / "a.jpg").profile == kept
+
+
+@pytest.mark.parametrize(
+    ("mode", "colours", "expected"),
+    [("L", [0, 200], [0, 200]), ("P", [0, 9], [0, 9]), ("1", [0, 1], [0, 255])],
+)
+def test_a_mask_gives_its_labels(tmp_path, mode, colours, expected):
+    mask = Image.new(mode, (2, 1))
+    if mode == "P":
+        mask.putpalette([7, 7, 7] * 10)
+    mask.putdata(colours)
+    mask.save(tmp_path / "mask.png")
+    assert pictures.read_mask(tmp_path / "mask.png").tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "words"),
+    [
+        ("a.webp", 16_384, r"WEBP holds at most 16383 pixels along a side, .* has 16384x3"),
+        ("a.JPG", 65_501, "JPEG holds at most 65500 pixels"),
+        ("a.gif", 3, r"must end in \.png, \.jpg, \.jpeg, \.webp. Received: a.gif"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused(name, width, words):
+    with pytest.raises(UserError, match=words):
+        pictures.check_size(name, 3, width)
+
+
 def test_a_cmyk_jpeg_has_the_colours_of_the_picture(tmp_path):
     smooth = np.zeros((32, 32, 3), np.uint8) + np.uint8([200, 120, 40])
     Image.fromarray(smooth).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
@@ -153,7 +214,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
     whole = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
-    for name in ("text.jpg", "empty.png", "folder.png", "cut.png", "float.tif", "missing.png"):
+    os.mkfifo(tmp_path / "pipe.jpg")  # Whoever opens one waits for its other end.
+    names = "text.jpg empty.png folder.png cut.png float.tif missing.png pipe.jpg".split()
+    for name in names:
         with pytest.raises(UserError, match=f"picture .*{name}: it cannot be read"):
             read_picture(tmp_path / name)
 
