@@ -7,6 +7,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
+from unpooling.checks import hide_shape
 from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
 from unpooling.errors import UserError
@@ -61,16 +62,18 @@ def save(module: Encoder | Decoder, directory: str) -> None:
 
 
 def _named(method, inputs, outputs):
-    """A signature: a method with named inputs and outputs."""
+    """A signature: a method with named inputs and outputs.
 
-    def serve(**tensors):
-        tensors = [tensors[spec.name] for spec in inputs]
+    It is traced when it is saved, like the methods, so that both call the same functions.
+    """
+
+    def serve(*tensors):
+        tensors = [hide_shape(tensor) for tensor in tensors]
         results = method(tensors if len(tensors) > 1 else tensors[0])
         results = results if isinstance(results, list) else [results]
         return dict(zip(outputs, results, strict=True))
 
-    function = tf.function(serve, autograph=False)
-    return function.get_concrete_function(**{spec.name: spec for spec in inputs})
+    return tf.function(serve, input_signature=inputs, autograph=False)
 
 
 # What TensorFlow numbers: functions, branches, custom gradients, captured tensors.

@@ -1,14 +1,19 @@
 """A folder that is made elsewhere and put in place by renaming: whole or not at all."""
 
 import contextlib
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 
 from unpooling.errors import UserError
 
 __all__ = ["staged"]
+
+_YOUNG = 60  # seconds
 
 
 @contextlib.contextmanager
@@ -17,7 +22,8 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
 
     The folder at `directory` holds the files of the last complete call or does not exist, never a
     mixture. If the body raises, nothing changes. If the process is killed between the two renames
-    at the end, the old folder is left beside `directory`, and the next call puts it back.
+    at the end, the old folder is left beside `directory`, and the next call puts it back. The
+    temporary folder of a process that was killed is removed by a later call.
 
     Args:
       directory: where the files belong; made if it does not exist.
@@ -37,11 +43,16 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
     try:
         try:
             os.makedirs(parent, exist_ok=True)
-            temporary = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+            prefix = f".{name}.partial-"
+            _remove_abandoned(os.path.join(parent, prefix))
+            temporary = tempfile.mkdtemp(prefix=prefix, dir=parent)
         except OSError as error:
             reason = f"cannot be made ({error.strerror}): choose another --output_dir."
             raise UserError(f"{directory} {reason}") from error
+        lock = contextlib.ExitStack()
         try:
+            with contextlib.suppress(OSError):  # Not every file system locks folders.
+                lock.enter_context(_locked(temporary))
             yield temporary
             complete = os.path.join(temporary, "complete")
             os.mkdir(complete)  # With the mode that the umask gives, unlike the temporary folder.
@@ -52,10 +63,32 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
             _swap(complete, directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            lock.close()
     finally:
         for folder in made:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)  # Fails, as it should, where something was put into it.
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Locks a folder, or raises OSError if another process has. The lock ends with the process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(prefix):
+    """Removes the temporary folders that nobody has locked any more."""
+    for folder in glob.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError):
+            # A young one may be about to be locked.
+            if time.time() - os.stat(folder).st_mtime > _YOUNG:
+                with _locked(folder):
+                    shutil.rmtree(folder)
 
 
 def _check_target(directory, names, overwrite):

@@ -58,7 +58,7 @@ def application(root: str) -> applications.Starlette:
     # Not `async`: Starlette runs it in a thread, so that reading files blocks no other request.
     def serve(request: requests.Request) -> responses.Response:
         pages = sorted(pathlib.Path(root, tree.DOCS).rglob("*.md"))
-        table = read(tuple((str(page), page.stat().st_mtime_ns) for page in pages))
+        table = read(tuple((str(page), _modified(page)) for page in pages))
         response = _respond(request, table, environment)
         response.headers.update(_HEADERS)
         return response
@@ -67,6 +67,14 @@ def application(root: str) -> applications.Starlette:
     return applications.Starlette(
         routes=[routing.Mount("/static", static), routing.Route("/{path:path}", serve)]
     )
+
+
+def _modified(page):
+    """When a page was written, in ns; None for a link to nowhere, or one that has just gone."""
+    try:
+        return page.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 class _Table:

@@ -187,6 +187,7 @@ def test_new_models_appear_and_a_bad_page_hides_no_other(build, archive, tmp_pat
     draft = tmp_path / "assets" / "docs" / "emilutz" / "models" / "draft"
     draft.mkdir()
     (draft / "1.md").write_text("a draft")
+    (draft / "2.md").symlink_to("nowhere")
     assert client.get(f"/{MODEL}/1{COMPRESSED}").content == archive
     assert "vgg19-block2-conv2-unpooling-encoder" in client.get("/").text
     assert "draft/1.md is left out: the first line must be" in caplog.text

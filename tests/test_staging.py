@@ -1,6 +1,7 @@
 """A folder that is put in place whole or not at all, whatever happens on the way."""
 
 import errno
+import fcntl
 import itertools
 import os
 import signal
@@ -173,6 +174,21 @@ def test_a_failure_between_the_two_renames_puts_the_old_folder_back(tmp_path, mo
     with pytest.raises(type(error)):
         export(tmp_path / "model", overwrite=True)
     assert tree(tmp_path) == below("model", OLD)
+
+
+def test_what_a_killed_process_left_is_removed_later_and_nothing_else(tmp_path):
+    names = [f".model.partial-{name}" for name in ("abandoned", "locked", "young")]
+    kept = [".model.partially", ".other.partial-x", *names[1:]]
+    for name in [*kept, names[0]]:
+        write(tmp_path / name, OLD)
+        os.utime(tmp_path / name, (0, 0) if name != names[2] else None)
+    lock = os.open(tmp_path / names[1], os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    export(tmp_path / "model")
+    os.close(lock)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", *kept}
+    export(tmp_path / "model", overwrite=True)
+    assert not (tmp_path / names[1]).exists()
 
 
 # For every line (step, folder) on stdin: exports there in a child that kills itself before its

@@ -125,7 +125,7 @@ def test_wrong_arguments_are_told_with_the_usage(arguments, words, capsys):
         command.main(arguments)
     assert words in capsys.readouterr().err
     assert command.main(["gone.tar.gz"]) == command.main([".", "--manifest=x"]) == 2
-    assert capsys.readouterr().err.endswith("verify: .: no such file.\n")
+    assert capsys.readouterr().err.endswith("verify: .: a folder: pass a file in it.\n")
 
 
 def test_in_a_fresh_process_all_but_passed_checks_are_errors(tmp_path, monkeypatch, capfd):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-__all__ = ["assert_that", "hide_shape", "shape_of"]
+__all__ = ["are_between", "assert_that", "hide_shape", "shape_of"]
 
 # One more than a map has, so that a comparison of shapes also compares the ranks.
 _AXES = 5
@@ -29,6 +29,19 @@ def shape_of(tensor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return shape, tf.concat([shape, [-1] * _AXES], axis=0)[:_AXES]
 
 
+def are_between(axes: tf.Tensor, least: Sequence[int], most: Sequence[int | None]) -> tf.Tensor:
+    """Returns whether a shape has as many axes as `least`, and sizes between.
+
+    Args:
+      axes: as `shape_of` returns them.
+      least: the smallest size of each axis.
+      most: the largest size of each axis; None for any.
+    """
+    absent = [-1] * (_AXES - len(least))
+    most = [tf.int32.max if size is None else size for size in most]
+    return tf.reduce_all((axes >= [*least, *absent]) & (axes <= [*most, *absent]), axis=0)
+
+
 def assert_that(condition: tf.Tensor, *message: object) -> tf.Operation | None:
     """Returns an operation that fails with a message, for `tf.control_dependencies`.
 
@@ -36,4 +49,5 @@ def assert_that(condition: tf.Tensor, *message: object) -> tf.Operation | None:
       condition: (), bool.
       *message: texts and tensors.
     """
-    return tf.debugging.Assert(condition, message, summarize=8)
+    # `tf.debugging.Assert` puts twice as many operations into a graph.
+    return tf.raw_ops.Assert(condition=condition, data=message, summarize=8)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from unpooling import pooling, vgg19
 from unpooling import weights as weights_module
-from unpooling.checks import assert_that, shape_of
+from unpooling.checks import are_between, assert_that, shape_of
 from unpooling.convolutions import Convolutions, convolve
 
 __all__ = ["Encoder", "encode"]
@@ -224,8 +224,7 @@ def _check(images, minimum_side):
     if not tf.executing_eagerly() and not _can_be(images.shape, least):
         raise ValueError(f"{message}{images.shape}.")
     shape, axes = shape_of(images)
-    largest = tf.int32.max
-    fits = tf.reduce_all((axes >= [*least, -1]) & (axes <= [largest, largest, largest, 3, -1]))
+    fits = are_between(axes, least, (None, None, None, 3))
     with tf.control_dependencies([assert_that(fits, message, shape)]):
         # What follows depends on the assertion through this operation alone. Without it, the
         # pooling of a map that is too small can abort the process before the assertion fails.

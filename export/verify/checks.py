@@ -59,7 +59,10 @@ def verify(path: str, manifest_path: str | None = None) -> Iterator[Check]:
     """
     for each in filter(None, (path, manifest_path)):
         if not pathlib.Path(each).is_file():
-            raise UserError(f"{each}: no such file.")
+            folder = pathlib.Path(each).is_dir()
+            raise UserError(
+                f"{each}: {'a folder: pass a file in it' if folder else 'no such file'}."
+            )
     path = pathlib.Path(path).absolute()
     with tempfile.TemporaryDirectory() as directory, contextlib.suppress(_Stop):
         yield from _check("checksums", files.check_checksums, path)

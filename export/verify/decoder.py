@@ -108,7 +108,10 @@ def _check_pictures(loaded):
 def _check_wrong_input(loaded):
     """What does not fit together is refused in every form."""
     (_, features, switches), (_, _, others), _ = _inputs(loaded.spec)
-    cases = {"features of other channels": (features[..., :5], switches, "features")}
+    cases = {
+        "features of other channels": (features[..., :5], switches, "features"),
+        "float64 features": (np.float64(features), switches, "float32|float tensor"),
+    }
     if switches:
         cases["another picture's positions"] = (features, others, "block1_.* do not fit")
     for what, (*inputs, pattern) in cases.items():
