@@ -1,6 +1,6 @@
 """Builds the decoder that mirrors an unpooling encoder.
 
-    python build_decoder.py --layer=block2_conv2 --weights=decoder.h5
+    python build_decoder.py --layer=block2_conv2
 
 writes into OUTPUT_DIR/vgg19-block2-conv2-decoder/, only when every check has passed:
 
@@ -21,16 +21,15 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which its encoder ends.")
 flags.DEFINE_string(
     "weights",
-    None,
-    "The path of the .h5 file that train_decoder.py wrote, or `random` for an untrained decoder.",
+    "pretrained",
+    "`pretrained`, for the decoders that ship, of blocks 1 to 3; the path of the .h5 file that "
+    "train_decoder.py wrote; or `random` for an untrained decoder.",
 )
-flags.register_validator(
-    "weights", bool, message="must be given: the path of a decoder's .h5 file, or `random`"
-)
+flags.register_validator("weights", bool, message="must not be empty")
 cli.define_seed_flag()
 cli.define_publication_flags()
 cli.define_output_flags()
-cli.check_weights_flags(known=["random"])
+cli.check_weights_flags(known=["pretrained", "random"])
 flags.adopt_module_key_flags(cli)  # So that --help lists them.
 
 

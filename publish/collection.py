@@ -32,9 +32,10 @@ def build_collection(
 ) -> list[Artifact]:
     """Builds encoders and decoders, trains the decoders that are missing, and lays out a hub.
 
-    For each layer it builds the encoder, trains a decoder unless `runs` holds one, and builds the
-    decoder. Then `publish.tree` copies all of them into OUTPUT_DIR/hub. Interrupted, the same call
-    continues where it was: what is built is not built again unless `overwrite` is set.
+    For each layer it builds the encoder and a decoder: the one in `runs`; otherwise the one that
+    ships, if it was trained for these weights; otherwise it trains one. Then `publish.tree` copies
+    all of them into OUTPUT_DIR/hub. Interrupted, the same call continues where it was: what is
+    built is not built again unless `overwrite` is set.
 
     Args:
       weights_source: the encoder's weights, see `unpooling.weights.load`.
@@ -99,13 +100,19 @@ def _plan(weights_source, asked, seed, photos, runs):
             f"--weights={weights_source} reaches to {reached[-1]} only: leave out "
             f"--layer={lacking[0]}, or pass other weights."
         )
-    trained = {}
+    trained, shipped = {}, weights.pretrained_decoders()
     for layer in reached:
         run = RunFolder(runs, layer)
+        if not (run.is_finished() or layer in shipped):
+            continue
+        encoder = weights.load(weights_source, layer, seed)
         if run.is_finished():
-            encoder = weights.load(weights_source, layer, seed)
             weights.check_pair(encoder, weights.load_decoder(run.decoder, layer), run.decoder)
             trained[layer] = run.decoder
+        elif (
+            weights.load_decoder("pretrained", layer).training.encoder["sha256"] == encoder.digests
+        ):
+            trained[layer] = shipped[layer]
     untrained = [layer for layer in layers if layer not in trained]
     if untrained and photos is None:
         raise UserError(

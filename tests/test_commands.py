@@ -56,8 +56,9 @@ def test_wrong_flags_are_told_at_once_in_one_line(without_tensorflow, name, flag
     assert words in one_line(without_tensorflow(name, *flags.split()), name)
 
 
-def test_only_an_encoder_has_weights_by_default_and_indices_to_choose(without_tensorflow):
-    assert "must be given" in one_line(without_tensorflow("build_decoder"), "build_decoder")
+def test_only_an_encoder_has_indices_to_choose(without_tensorflow):
+    line = one_line(without_tensorflow("build_decoder", "--index_dtype=int32"), "build_decoder")
+    assert "Unknown command line flag 'index_dtype'" in line
     line = one_line(without_tensorflow("build_encoder", "--index_dtype=int16"), "build_encoder")
     assert "value should be one of <int64|int32>" in line
 
@@ -98,6 +99,8 @@ VARIABLES = {
     "train": "LAYER WEIGHTS SEED PHOTOS",
     "collection": f"{BUILD} PHOTOS RUNS TRAINING_FLAGS DECODER_DATASET",
     "demo": "LAYER OUTPUT_DIR",
+    "stylize": "CONTENT STYLE OUTPUT WEIGHTS",
+    "studio": "WEIGHTS HOST PORT",
     "tree": "ARTIFACTS OVERWRITE",
     "serve": "HOST PORT",
     "kaggle": "ARTIFACT HANDLE DRY_RUN",

@@ -27,6 +27,12 @@ def test_a_record_comes_back_from_json(record):
     assert TrainingRecord.from_dict(values) == record
 
 
+def test_the_command_has_every_flag_that_was_set():
+    flags = {"layer": "block1_conv2", "initial_weights": None, "photographs_sha256": "ab"}
+    record = dataclasses.replace(RECORD, flags=flags)
+    assert record.command == "python train_decoder.py --layer=block1_conv2"
+
+
 def test_a_number_that_json_does_not_have_is_not_written():
     with pytest.raises(ValueError, match="not JSON compliant"):
         dataclasses.replace(RECORD, validation={"error": float("nan")}).to_json()

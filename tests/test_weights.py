@@ -137,13 +137,13 @@ def test_a_file_need_only_hold_the_layers_up_to_the_one_asked_for(tmp_path):
     assert weights.layers_of(str(path)) == vgg19.LAYERS[:1]
 
 
-# (library, how it saves, whether it can be read as a part of another model)
+# (library, how it saves)
 SAVED = {
-    "keras save .h5": (keras, lambda model, path: model.save(f"{path}.h5"), False),
-    "keras save .keras": (keras, lambda model, path: model.save(f"{path}.keras"), True),
-    "keras weights": (keras, lambda model, path: model.save_weights(f"{path}.weights.h5"), True),
-    "tf_keras save": (tf_keras, lambda model, path: model.save(f"{path}.h5"), False),
-    "tf_keras weights": (tf_keras, lambda model, path: model.save_weights(f"{path}.h5"), False),
+    "keras save .h5": (keras, lambda model, path: model.save(f"{path}.h5")),
+    "keras save .keras": (keras, lambda model, path: model.save(f"{path}.keras")),
+    "keras weights": (keras, lambda model, path: model.save_weights(f"{path}.weights.h5")),
+    "tf_keras save": (tf_keras, lambda model, path: model.save(f"{path}.h5")),
+    "tf_keras weights": (tf_keras, lambda model, path: model.save_weights(f"{path}.h5")),
 }
 
 
@@ -151,7 +151,7 @@ SAVED = {
 @pytest.mark.parametrize("case", SAVED)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")
 def test_a_file_that_keras_wrote_is_read_exactly(tmp_path, case, nested):
-    library, save, within = SAVED[case]
+    library, save = SAVED[case]
     whole = library.applications.VGG19(include_top=False, weights=None)
     model = library.Model(whole.input, whole.get_layer("block2_conv2").output)
     arrays = random_weights("encoder", "block2_conv2")
@@ -162,11 +162,8 @@ def test_a_file_that_keras_wrote_is_read_exactly(tmp_path, case, nested):
     save(model, str(tmp_path / "some"))
 
     (path,) = map(str, tmp_path.iterdir())
-    if nested and not within:
-        assert "layer block1_conv1: missing" in refusal(path)
-    else:
-        assert_same(weights.load(path, "block2_conv2").layers, arrays)
-        assert weights.layers_of(path) == vgg19.LAYERS[:2]
+    assert_same(weights.load(path, "block2_conv2").layers, arrays)
+    assert weights.layers_of(path) == vgg19.LAYERS[:2]
 
 
 def test_all_of_keras_vgg19_is_read_and_its_vgg16_refused_by_name(tmp_path):
@@ -210,7 +207,9 @@ BAD_FILES = {
     "empty.h5": (b"", "not a readable HDF5 file, or cut short"),
     "pointer.h5": (LFS, "this is a pointer of Git LFS, not the file. Fetch it with `git lfs pull`"),
     "old.pth": (b"\x80\x02", "Weights of PyTorch must be converted to .h5 first"),
-    "damaged.keras": (b"PK\x03\x04" + bytes(99), "this is not a file of Keras"),
+    "archive.zip": (b"PK\x03\x04" + bytes(99), "this is not a file of Keras"),
+    "cut.keras": (b"PK\x03\x04" + bytes(99), "cut short"),
+    "some.safetensors": (bytes(99), "this is not a file of Keras"),
 }
 
 
@@ -221,6 +220,8 @@ def test_why_a_file_cannot_be_read_is_told_apart(tmp_path, monkeypatch):
     message = refusal(tmp_path / "none.h5")
     assert "no such file. `weights` must be `imagenet`, `random` or the path of a file" in message
     assert "this is a folder. Pass a file in it." in refusal(tmp_path)
+    os.mkfifo(tmp_path / "pipe.h5")  # Whoever opens one waits for its other end.
+    assert "this is not a file, but a pipe" in refusal(tmp_path / "pipe.h5")
     with zipfile.ZipFile(tmp_path / "vgg19.pth", "w") as archive:
         archive.writestr("archive/data.pkl", b"")
     assert "Weights of PyTorch must be converted" in refusal(tmp_path / "vgg19.pth")
@@ -334,6 +335,14 @@ def test_a_decoder_of_another_layer_or_without_a_legible_record_is_refused(tmp_p
         file.attrs["training"] = "{}"
     message = refusal(path, load=weights.load_decoder)
     assert "its attribute `training` cannot be read (a training record must hold" in message
+
+
+def test_a_start_for_the_next_layer_is_no_decoder(tmp_path):
+    path = tmp_path / "decoder.h5"
+    weights.save(path, random_weights("decoder", LAYER), record(flags={"unpooled_features": True}))
+    message = refusal(path, load=weights.load_decoder)
+    assert "it is a start for the next layer's decoder. Pass it to train_decoder.py" in message
+    assert list(weights.load_decoder(str(path), LAYER, start=True).layers)
 
 
 def test_a_decoder_belongs_to_the_encoder_for_which_it_was_trained():

@@ -8,13 +8,20 @@ import tensorflow as tf
 
 from unpooling import pooling, vgg19
 from unpooling import weights as weights_module
-from unpooling.checks import assert_that, shape_of
+from unpooling.checks import are_between, assert_that, shape_of
 from unpooling.convolutions import Convolutions, convolve
+from unpooling.errors import UserError
 
 __all__ = ["Decoder", "decode"]
 
 # How many rows of indices are checked, spread evenly. Checking all costs more than decoding.
 _SAMPLE = 1024
+
+_POSITION_DTYPES = (tf.int64, tf.int32, tf.uint8)
+
+# What features and positions become by mistake, for which a loaded decoder has a message.
+_WRONG_FEATURES = (tf.float16, tf.bfloat16, tf.float64, tf.int32, tf.int64)
+_WRONG_POSITIONS = (tf.float16, tf.float32, tf.float64, tf.int8, tf.int16, tf.uint16)
 
 
 def decode(
@@ -57,38 +64,86 @@ class Decoder(Convolutions):
     Attributes:
       layer: one of `LAYERS`.
       weights: for each convolution its (kernel, bias), float32 variables.
+      trained_for: for each convolution of the encoder that it was trained for, the
+        `weights.layer_sha256`; None if nothing is known.
     """
 
-    def __init__(self, layer: str, weights: Mapping[str, tuple[np.ndarray, np.ndarray]]):
+    def __init__(
+        self,
+        layer: str,
+        weights: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        trained_for: Mapping[str, str] | None = None,
+    ):
         """Makes a decoder of given weights; `Decoder.load` reads them from a file.
 
         Args:
           layer: one of `LAYERS`.
           weights: for each convolution of `vgg19.mirror(layer)` its (kernel, bias): float32,
             (3, 3, in, out) and (out,).
+          trained_for: see above.
 
         Raises:
           ValueError: if `layer` is not one of those.
         """
         super().__init__("decoder", layer, vgg19.convolutions(layer, "decoder"), weights)
+        self.trained_for = None if trained_for is None else dict(trained_for)
         self._blocks = vgg19.pooled_blocks(layer)
         self._channels = vgg19.blocks_up_to(layer)[-1].channels
 
     @classmethod
-    def load(cls, layer: str, weights: str, *, seed: int = 0) -> Self:
-        """Makes a decoder of weights from a file, or random ones.
+    def load(
+        cls,
+        layer: str,
+        weights: str = "pretrained",
+        *,
+        seed: int = 0,
+        encoder: Convolutions | None = None,
+    ) -> Self:
+        """Makes a trained decoder that ships with this library, one from a file, or a random one.
 
         Args:
           layer: one of `LAYERS`.
-          weights: the path of a decoder.h5 that training wrote, or "random" for seeded weights.
+          weights: "pretrained" for a decoder that was trained for VGG19's ImageNet weights, of
+            blocks 1 to 3; the path of a decoder.h5 that training wrote; or "random" for seeded
+            weights.
           seed: the seed of random weights.
+          encoder: the encoder whose outputs it is to decode; None for no check.
 
         Raises:
-          ValueError: if `layer` is not one of those, or the file cannot be read or is another
-            layer's.
+          ValueError: if `layer` is not one of those, none ships for it, or the file cannot be read
+            or is another layer's; or as `check_encoder`.
         """
         vgg19.blocks_up_to(layer)
-        return cls(layer, weights_module.load_decoder(weights, layer, seed).layers)
+        loaded = weights_module.load_decoder(weights, layer, seed)
+        training = loaded.training
+        decoder = cls(layer, loaded.layers, training and training.encoder["sha256"])
+        if encoder is not None:
+            decoder.check_encoder(encoder)
+        return decoder
+
+    def check_encoder(self, encoder: Convolutions) -> None:
+        """Checks that it was trained for an encoder, as far as its file says.
+
+        Args:
+          encoder: an `Encoder` or a loaded one.
+
+        Raises:
+          ValueError: if it was trained for an encoder of another layer or with other weights.
+        """
+        if self.trained_for is None:
+            return
+        digests = weights_module.digests_of(encoder.variables)
+        if list(digests) != list(self.trained_for):
+            last = list(digests)[-1] if digests else "no layer"
+            received = f"an encoder up to `{last}`"
+        elif digests != self.trained_for:
+            received = "one of that layer with other weights"
+        else:
+            return
+        raise UserError(
+            f"this decoder was trained for the encoder of `{self.layer}` with certain weights: "
+            f"load a decoder for yours, or train one. Received: {received}."
+        )
 
     @property
     def methods(self) -> dict[str, tuple[Callable, list]]:
@@ -96,14 +151,19 @@ class Decoder(Convolutions):
 
         A loaded function takes only inputs for which it was traced, and says little about others.
         So the call is traced for lists and tuples of all lengths that encoders return, of tensors
-        of any shape: those that do not fit get a message when the graph runs.
+        of any shape, and for some wrong dtypes: what does not fit gets a message when the graph
+        runs.
         """
-        features = tf.TensorSpec(None, tf.float32)
-        inputs = [features, [features], (features,)]
-        for dtype in (tf.int64, tf.int32, tf.uint8):
-            for count in range(1, len(vgg19.LAYERS)):
-                tensors = [features, *[tf.TensorSpec(None, dtype)] * count]
-                inputs += [tensors, tuple(tensors)]
+        count = len(self._blocks)
+        rows = [(tf.float32, *[p] * n) for n in range(len(vgg19.LAYERS)) for p in _POSITION_DTYPES]
+        rows += [(f, *[p] * count) for f in _WRONG_FEATURES for p in (*_POSITION_DTYPES, f)]
+        rows += [(tf.float32, *[p] * count) for p in _WRONG_POSITIONS]
+        inputs = []
+        for row in dict.fromkeys(rows):
+            tensors = [tf.TensorSpec(None, dtype) for dtype in row]
+            inputs += [tensors, tuple(tensors)]
+            if len(row) == 1:
+                inputs += tensors
 
         def decode(*tensors):
             return self(tensors)
@@ -112,10 +172,10 @@ class Decoder(Convolutions):
 
         def call(inputs):
             tensors = tf.nest.flatten(inputs)
-            if len(tensors) == 1 + len(self._blocks):
+            refusal = self._refusal(tensors)
+            if refusal is None:
                 return decode(*tensors)
-            refusal = assert_that(tf.constant(False), self._wrong_count(len(tensors)))
-            with tf.control_dependencies([refusal]):
+            with tf.control_dependencies([assert_that(tf.constant(False), refusal)]):
                 return tf.ensure_shape(tf.zeros((0, 0, 0, 3)), (None, None, None, 3))
 
         return {"__call__": (call, inputs)}
@@ -174,12 +234,14 @@ class Decoder(Convolutions):
 
     def _check(self, inputs):
         """Returns the features, and for each pooling its switches."""
-        inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        if len(inputs) != 1 + len(self._blocks):
-            raise ValueError(self._wrong_count(len(inputs)))
-        features, *positions = map(tf.convert_to_tensor, inputs)
+        inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        tensors = [tf.convert_to_tensor(tensor) for tensor in inputs]
+        refusal = self._refusal(tensors)
+        if refusal is not None:
+            raise ValueError(refusal)
+        features, *positions = tensors
         features = self._check_features(features)
-        batch, height, width, _, _ = tf.unstack(shape_of(features)[1], num=5)
+        batch, height, width, _ = tf.unstack(tf.shape(features), num=4)
         switches = []
         for block, tensor in zip(self._blocks, positions, strict=True):
             scale = 2 ** (len(self._blocks) - block.number)
@@ -187,27 +249,48 @@ class Decoder(Convolutions):
             switches.append(self._check_positions(block, tensor, pooled))
         return features, *switches
 
-    def _wrong_count(self, count):
-        names = ["features", *(block.indices_name for block in self._blocks)]
-        wanted = f"the list [{', '.join(names)}]" if self._blocks else "the bare features"
-        return (
-            f"a decoder for `{self.layer}` takes {wanted}, as its encoder returns them. "
-            f"Received: {count} tensors."
-        )
+    def _refusal(self, tensors):
+        """Says what is wrong with the number or the dtypes of the inputs; None if nothing is."""
+        if len(tensors) != 1 + len(self._blocks):
+            names = ["features", *(block.indices_name for block in self._blocks)]
+            wanted = f"the list [{', '.join(names)}]" if self._blocks else "the bare features"
+            return (
+                f"a decoder for `{self.layer}` takes {wanted}, as its encoder returns them. "
+                f"Received: {len(tensors)} tensors."
+            )
+        features, *positions = tensors
+        if features.dtype != tf.float32:
+            return (
+                f"{self._wanted_features} Convert with tf.cast(features, tf.float32). "
+                f"Received: {features.dtype.name}."
+            )
+        for block, tensor in zip(self._blocks, positions, strict=True):
+            if tensor.dtype not in _POSITION_DTYPES:
+                return f"{self._wanted_positions(block)} Received: {tensor.dtype.name}."
+        return None
 
-    def _check_features(self, features):
-        wanted = (
+    @property
+    def _wanted_features(self):
+        return (
             f"`features` must be the encoder's activations of `{self.layer}`: float32, shape "
             f"(B, h, w, {self._channels}), none of them 0."
         )
-        spec = tf.TensorShape((None, None, None, self._channels))
-        if features.dtype != tf.float32 or not features.shape.is_compatible_with(spec):
-            raise ValueError(f"{wanted} Received: {features.dtype.name} of shape {features.shape}.")
+
+    def _wanted_positions(self, block):
+        return (
+            f"`{block.indices_name}` must be what an encoder up to `{self.layer}` returns: "
+            "indices, int64 or int32 of shape (N, 4), or switches, uint8 of shape "
+            f"(B, h, w, {block.channels})."
+        )
+
+    def _check_features(self, features):
+        wanted, known = self._wanted_features, (None, None, None, self._channels)
+        if not features.shape.is_compatible_with(known):
+            raise ValueError(f"{wanted} Received: shape {features.shape}.")
         shape, axes = shape_of(features)
-        least, most = [1, 1, 1, self._channels], [2**31 - 1] * 3 + [self._channels]
-        fits = tf.reduce_all((axes[:4] >= least) & (axes[:4] <= most), axis=0) & (axes[4] == -1)
+        fits = are_between(axes, (1, 1, 1, self._channels), known)
         with tf.control_dependencies([assert_that(fits, wanted, "Received: shape", shape)]):
-            return _with_shape(features, axes[:4], spec)
+            return _with_shape(features, shape, known)
 
     def _check_positions(self, block, positions, pooled):
         """Returns the switches of one block, once they have been held against `pooled`.
@@ -217,13 +300,9 @@ class Decoder(Convolutions):
         are_switches = positions.dtype == tf.uint8
         name = block.switches_name if are_switches else block.indices_name
         columns = (None, None, None, block.channels) if are_switches else (None, 4)
-        if positions.dtype not in (tf.uint8, tf.int32, tf.int64) or not (
-            positions.shape.is_compatible_with(columns)
-        ):
+        if not positions.shape.is_compatible_with(columns):
             raise ValueError(
-                f"`{block.indices_name}` must be what an encoder up to `{self.layer}` returns: "
-                "indices, int64 or int32 of shape (N, 4), or switches, uint8 of shape "
-                f"(B, h, w, {block.channels}). "
+                f"{self._wanted_positions(block)} "
                 f"Received: {positions.dtype.name} of shape {positions.shape}."
             )
         shape, axes = shape_of(positions)
@@ -237,11 +316,11 @@ class Decoder(Convolutions):
             fits = tf.reduce_all(axes == tf.concat([pooled, [-1]], axis=0), axis=0)
             assertion = assert_that(fits, not_those, pooled, "Received: those of", shape, advice)
             with tf.control_dependencies([assertion]):
-                return _with_shape(positions, axes[:4], columns)
-        is_table = (axes[0] >= 1) & (axes[1] == 4) & (axes[2] == -1)
+                return _with_shape(positions, shape, columns)
+        is_table = are_between(axes, (1, 4), columns)
         wanted = f"`{name}` must be indices of shape (N, 4), N at least 1. Received: shape"
         with tf.control_dependencies([assert_that(is_table, wanted, shape)]):
-            positions = _with_shape(positions, axes[:2], columns)
+            positions = _with_shape(positions, shape, columns)
         # The last row tells the shape of the pooled map.
         window = tf.constant([1, 2, 2, 1], positions.dtype)
         received = tf.cast(positions[-1] // window, tf.int32) + 1
@@ -268,7 +347,7 @@ class Decoder(Convolutions):
 
 
 def _with_shape(tensor, shape, known):
-    """A tensor of this very shape, of which TensorFlow knows only `known`.
+    """A tensor of its own shape, of which TensorFlow knows only `known`.
 
     TensorFlow compares shapes that it knows before any assertion runs, and with messages of its
     own; a convolution of another rank even ends the process.

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from unpooling import vgg19
+from unpooling.decoder import Decoder
 from unpooling.padding import reflected
 
 __all__ = ["Tile", "decode", "encode", "layer_of", "margin", "reconstruct", "tiles"]
@@ -194,8 +195,13 @@ def reconstruct(
 
     Returns:
       `out`, or a new array, float32.
+
+    Raises:
+      ValueError: if the decoder was trained for another encoder.
     """
     layer = layer_of(encoder)
+    if isinstance(decoder, Decoder):
+        decoder.check_encoder(encoder)
     multiple = vgg19.downsampling(layer)
     batch, height, width, _ = images.shape
     out = np.empty((batch, height, width, 3), np.float32) if out is None else out

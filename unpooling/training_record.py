@@ -36,6 +36,12 @@ class TrainingRecord:
     validation: dict[str, float]
     evaluation: dict[str, float] | None = None
 
+    @property
+    def command(self) -> str:
+        """The command that trains it again, with the base names of files and folders."""
+        flags = {n: v for n, v in self.flags.items() if v is not None and not n.endswith("_sha256")}
+        return " ".join(["python train_decoder.py", *(f"--{n}={v}" for n, v in flags.items())])
+
     def to_dict(self) -> dict:
         """Returns the record as a dictionary for JSON."""
         return dataclasses.asdict(self)

@@ -23,11 +23,13 @@ __all__ = [
     "SEEDS",
     "Weights",
     "check_pair",
+    "digests_of",
     "import_keras",
     "layer_sha256",
     "layers_of",
     "load",
     "load_decoder",
+    "pretrained_decoders",
     "save",
 ]
 
@@ -82,27 +84,55 @@ def load(source: str, layer: str, seed: int = 0) -> Weights:
     return _from_file(source, convolutions)
 
 
-def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
+def load_decoder(source: str, layer: str, seed: int = 0, *, start: bool = False) -> Weights:
     """Returns the weights of the decoder for `layer`.
 
     Args:
-      source: "random" for seeded ones, or the path of a decoder.h5 that `save` wrote.
+      source: "pretrained" for a decoder that ships with this library, see `pretrained_decoders`;
+        "random" for seeded ones; or the path of a decoder.h5 that `save` wrote.
       layer: one of `LAYERS`.
       seed: for "random", from 0 to 2^63 - 1.
+      start: whether to take a file, too, that was trained as a start for the next layer's decoder.
 
     Raises:
-      UserError: as `load`, or if the file says that it is another layer's.
+      UserError: as `load`, if none ships for this layer, or if the file says that it is another
+        layer's.
     """
     convolutions = vgg19.convolutions(layer, "decoder")
     if source == "random":
         return Weights(_random(convolutions, seed), source, seed=seed)
+    if source == "pretrained":
+        shipped = pretrained_decoders()
+        if layer not in shipped:
+            raise UserError(
+                f"no trained decoder for {layer} ships, only for {', '.join(shipped)}: train one "
+                f"with train_decoder.py --layer={layer}, and pass the path of its decoder.h5."
+            )
+        source = shipped[layer]
     weights = _from_file(source, convolutions)
-    if weights.training is not None and weights.training.layer != layer:
+    training = weights.training
+    if training is not None and training.layer != layer:
         raise UserError(
-            f"weights file {source} holds the decoder for {weights.training.layer}, not for "
-            f"{layer}: pass --layer={weights.training.layer}, or another file."
+            f"weights file {source} holds the decoder for {training.layer}, not for {layer}: pass "
+            f"--layer={training.layer}, or another file."
+        )
+    if training is not None and training.flags.get("unpooled_features") and not start:
+        raise UserError(
+            f"weights file {source} decodes features that were pooled and unpooled: it is a start "
+            "for the next layer's decoder. Pass it to train_decoder.py as --initial_weights."
         )
     return weights
+
+
+def pretrained_decoders() -> dict[str, str]:
+    """Returns {layer: the path of its decoder.h5} of the trained decoders that ship.
+
+    They were trained for VGG19's ImageNet weights. `pretrained/README.md` says how, on what, and
+    how well they reconstruct.
+    """
+    directory = os.path.join(os.path.dirname(__file__), "pretrained")
+    paths = {layer: os.path.join(directory, f"{layer}.h5") for layer in vgg19.LAYERS}
+    return {layer: path for layer, path in paths.items() if os.path.exists(path)}
 
 
 def layers_of(source: str) -> tuple[str, ...]:
@@ -156,6 +186,18 @@ def layer_sha256(kernel: np.ndarray, bias: np.ndarray) -> str:
     for array in (kernel, bias):
         digest.update(np.ascontiguousarray(array, "<f4").tobytes())
     return digest.hexdigest()
+
+
+def digests_of(variables: Sequence) -> dict[str, str]:
+    """Returns the `layer_sha256` of each convolution of a module, in the order of the layers.
+
+    Args:
+      variables: those of an `Encoder` or a `Decoder`, or of a loaded one, named as Keras names
+        them: `block1_conv1/kernel:0`, `block1_conv1/bias:0`, ...
+    """
+    arrays = {variable.name.split(":")[0]: variable.numpy() for variable in variables}
+    names = [name.removesuffix("/kernel") for name in sorted(arrays) if name.endswith("/kernel")]
+    return {n: layer_sha256(arrays[f"{n}/kernel"], arrays[f"{n}/bias"]) for n in names}
 
 
 def save(
@@ -278,6 +320,8 @@ def _from_file(path, convolutions):
 def _open(path):
     """Opens the HDF5 file at a path, or the one within a .keras file."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # A pipe keeps its reader waiting.
+            raise OSError("it is not a file")
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 return h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r")
@@ -294,6 +338,8 @@ def _why_unreadable(path, error):
         )
     if os.path.isdir(path):
         return "this is a folder. Pass a file in it."
+    if not os.path.isfile(path):
+        return "this is not a file, but a pipe or a device. Write it to a file first."
     if not os.access(path, os.R_OK):
         return "it may not be read. Change its permissions."
     if "unable to lock" in str(error):
@@ -302,7 +348,8 @@ def _why_unreadable(path, error):
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         return "this is a pointer of Git LFS, not the file. Fetch it with `git lfs pull`."
-    if path.endswith((".pth", ".pt", ".ckpt", ".bin")) or head.startswith(b"PK"):
+    foreign = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx", ".npz", ".pb", ".tflite")
+    if path.endswith(foreign) or (head.startswith(b"PK") and not path.endswith(".keras")):
         return "this is not a file of Keras. Weights of PyTorch must be converted to .h5 first."
     return (
         f"not a readable HDF5 file, or cut short ({_reason(error)}). Copy it again and compare "
@@ -315,14 +362,18 @@ def _arrays(file):
 
     Keras' published files and `save` name a layer's group after it and list its arrays in
     `weight_names`, whose names differ between versions; the order, kernel before bias, does not.
-    Keras 3 numbers the arrays, "0" and "1", in a group `vars` with the layer's name.
+    A model within a model has one group, whose names begin with those of its layers. Keras 3
+    numbers the arrays, "0" and "1", in a group `vars` with the layer's name.
     """
     root = file.get("model_weights", file)  # Where Keras 2 puts the weights of a whole model.
-    held = {
-        name: (group, group.attrs["weight_names"])
-        for name, group in root.items()
-        if "weight_names" in group.attrs
-    }
+    held = {}
+    for layer, group in root.items():
+        if "weight_names" not in group.attrs:
+            continue
+        names = [n if isinstance(n, str) else n.decode() for n in group.attrs["weight_names"]]
+        held[layer] = (group, names)
+        for name in names if len(names) > 2 else ():
+            held.setdefault(name.rpartition("/")[0].rpartition("/")[2], (group, []))[1].append(name)
 
     def collect(path, group):
         if path.endswith("/vars") and "name" in group.attrs:
