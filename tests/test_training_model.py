@@ -8,7 +8,7 @@ import tensorflow as tf
 from tests import photographs
 from training import initial_weights, model, optimizers
 from training.config import TrainConfig
-from unpooling import vgg19, weights
+from unpooling import pooling, vgg19, weights
 from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
 from unpooling.errors import UserError
@@ -221,6 +221,15 @@ def test_mirrored_kernels_are_the_encoders_transposed_and_scaled(images):
     made = make(layer, images, initial_kernels="mirrored")
     np.testing.assert_allclose(np.mean(made(images), axis=(0, 1, 2)), model.MEAN_RGB, atol=1)
     assert 10 < np.std(made(images) - model.MEAN_RGB) < 40
+
+
+def test_it_can_learn_from_features_that_were_unpooled(images):
+    layer, cut = "block1_conv2", images[..., :32, :]
+    made = biased(make(layer, cut, unpooled_features=True))
+    features = Encoder(layer, weights.load("random", layer).layers)(cut)
+    unpooled = pooling.unpool(*pooling.max_pool_with_indices(features))
+    decoded = Decoder(layer, made.decoder_layers())(unpooled)
+    np.testing.assert_allclose(made(cut), decoded, rtol=1e-4, atol=1e-3)
 
 
 def save(made, path):

@@ -73,6 +73,11 @@ class TrainConfig:
         "A decoder.h5 to start from, of this layer or another: convolutions of the same names are "
         "copied, the others are as --initial_kernels says.",
     )
+    unpooled_features: bool = _field(
+        False,
+        "Whether features are pooled and unpooled again before they are decoded: a start for the "
+        "decoder of the next layer, whose last convolutions take such features.",
+    )
     strategy: str = _field(
         "one",
         "One device, all devices of this machine, or the workers that TF_CONFIG names.",
@@ -90,7 +95,7 @@ class TrainConfig:
                 object.__setattr__(self, field.name, os.fspath(value))
             elif expected := _expected(field, value):
                 raise UserError(f"--{field.name} must be {expected}. Received: {value!r}.")
-        multiple = vgg19.downsampling(self.layer)
+        multiple = vgg19.downsampling(self.layer) * (2 if self.unpooled_features else 1)
         if self.crop % multiple:
             expected = f"a multiple of {multiple} for --layer={self.layer}"
         elif self.ms_ssim_weight and self.crop < _MULTI_SCALE_CROP:

@@ -52,7 +52,7 @@ def initial_layers(
     names = [convolution.name for convolution in vgg19.convolutions(layer, "decoder")]
     taken = {name: trained[name] for name in names if name in trained}
     if config.initial_kernels == "mirrored":
-        layers = _mirrored(layer, taken, encoder_layers, images)
+        layers = _mirrored(config, taken, encoder_layers, images)
     else:
         layers = {**weights.load_decoder("random", layer, config.seed).layers, **taken}
     return layers, list(taken)
@@ -61,7 +61,7 @@ def initial_layers(
 def _trained(source, layer, encoder_layers, images):
     """The layers of a file, without what `Reconstruction.decoder_layers` folded into them."""
     held = _layer_of(source)
-    trained = dict(weights.load_decoder(source, held).layers)
+    trained = dict(weights.load_decoder(source, held, start=True).layers)
     first, *_, last = trained
     # (Of a deeper decoder, the convolution that takes features is not copied.)
     scale = model.root_mean_square(min(held, layer, key=vgg19.LAYERS.index), encoder_layers, images)
@@ -84,10 +84,13 @@ def _layer_of(source):
     return vgg19.LAYERS[0]
 
 
-def _mirrored(layer, taken, encoder_layers, images):
+def _mirrored(config, taken, encoder_layers, images):
     """`taken`, and the encoder's kernels for the others, scaled one after the other."""
     constants = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
-    features, switches = model.encode_with_switches(layer, constants, images)
+    layer = config.layer
+    features, switches = model.encode_with_switches(
+        layer, constants, images, config.unpooled_features
+    )
     ours, theirs = vgg19.convolutions(layer, "decoder"), reversed(vgg19.convolutions(layer))
     mirrored = dict(zip((c.name for c in ours), (c.name for c in theirs), strict=True))
     last = list(mirrored)[-1]

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from training import distribution, losses
 from training.config import TrainConfig
+from training.last_convolution import convolve_to_pixels
 from unpooling import decoder, encoder, pooling, vgg19
 from unpooling.convolutions import convolve
 from unpooling.errors import UserError
@@ -53,9 +54,15 @@ def root_mean_square(layer: str, encoder_layers: _Layers, images: tf.Tensor) -> 
 
 
 def encode_with_switches(
-    layer: str, weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]], images: tf.Tensor
+    layer: str,
+    weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
+    images: tf.Tensor,
+    unpooled_features: bool = False,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Returns features, dtype of `weights`, and switches, for arguments as of `encoder.encode`."""
+    """Returns features, dtype of `weights`, and switches, for arguments as of `encoder.encode`.
+
+    With `unpooled_features`, the features are pooled and unpooled again.
+    """
     switches = []
 
     def pool(values):
@@ -63,7 +70,10 @@ def encode_with_switches(
         switches.append(where)
         return pooled
 
-    return encoder.encode(layer, weights, images, pool), switches
+    features = encoder.encode(layer, weights, images, pool)
+    if unpooled_features:
+        features = pooling.unpool(*pooling.max_pool_with_switches(features))
+    return features, switches
 
 
 class Reconstruction(keras.Model):
@@ -84,11 +94,11 @@ class Reconstruction(keras.Model):
         """Makes a model.
 
         Args:
-          config: of which `layer`, `loss_weights` and `precision` count. The term "perceptual" is
-            the mean squared difference of the encoder's features of picture and reconstruction
-            (J. Johnson et al., arXiv 1603.08155). With "bfloat16", the convolutions of a training
-            step are computed in it, all but the last one, which makes pixels; weights, losses and
-            everything outside of training are float32.
+          config: of which `layer`, `loss_weights`, `precision` and `unpooled_features` count. The
+            term "perceptual" is the mean squared difference of the encoder's features of picture
+            and reconstruction (J. Johnson et al., arXiv 1603.08155). With "bfloat16", the
+            convolutions of a training step are computed in it, all but the last one, which makes
+            pixels; weights, losses and everything outside of training are float32.
           encoder_layers: for each convolution of the encoder its (kernel, bias): float32,
             (3, 3, in, out) and (out,).
           initial_layers: likewise for each convolution of the decoder, in the units in which it
@@ -105,7 +115,7 @@ class Reconstruction(keras.Model):
                 f"trained? Received: {scale}."
             )
         self.layer, self.precision, self.feature_scale = config.layer, config.precision, scale
-        self.loss_weights = config.loss_weights
+        self.loss_weights, self.unpooled_features = config.loss_weights, config.unpooled_features
         names = (convolution.name for convolution in vgg19.convolutions(self.layer))
         self._encoder = _cast({name: encoder_layers[name] for name in names})
         self._decoder = {}
@@ -187,12 +197,17 @@ class Reconstruction(keras.Model):
 
     def _reconstruct(self, images, dtype):
         """The features of pictures, and the pictures made of them."""
-        features, switches = encode_with_switches(self.layer, _cast(self._encoder, dtype), images)
+        constants = _cast(self._encoder, dtype)
+        features, switches = encode_with_switches(
+            self.layer, constants, images, self.unpooled_features
+        )
         weights = self._folded()
         *others, last = weights
         weights = {**_cast({name: weights[name] for name in others}, dtype), last: weights[last]}
 
         def convolution(values, name):
+            if name == last:
+                return convolve_to_pixels(values, *weights[name])
             return convolve(values, *weights[name], relu=False)
 
         return features, decoder.decode(self.layer, convolution, features, switches)

@@ -267,9 +267,15 @@ def _unpool_windows(pooled, switches):
     """As `_put_into_windows`; the gradient takes from each window what lies at its winner."""
 
     def gradient(upstream):
-        left = upstream[:, ::2, ::2]
-        for place, (dy, dx) in enumerate([(0, 1), (1, 0), (1, 1)], start=1):
-            left = tf.where(switches == place, upstream[:, dy::2, dx::2], left)
+        shape = tf.shape(switches)
+        batch, height, width, channels = tf.unstack(shape)
+        # Not strided slices, which take eight times as long.
+        windows = tf.reshape(upstream, [batch * height, 2, width, 2, channels])
+        rows = tf.unstack(windows, num=2, axis=1)
+        first, *others = (place for row in rows for place in tf.unstack(row, num=2, axis=2))
+        left = tf.reshape(first, shape)
+        for switch, place in enumerate(others, start=1):
+            left = tf.where(switches == switch, tf.reshape(place, shape), left)
         return left, None
 
     return _put_into_windows(pooled, switches), gradient
@@ -316,6 +322,8 @@ def _by_argmax(values, look_up):
     """
     batch, height, width, channels = tf.unstack(tf.shape(values))
     pairs = tf.stop_gradient(values)[:, : height // 2 * 2]
+    if values.dtype.size < 4:  # Exact, and the kernel takes seven times as long for bfloat16.
+        pairs = tf.cast(pairs, tf.float32)
     pairs = tf.reshape(pairs, [batch * (height // 2), 2, width, channels])
 
     def look_up_argmax(dtype):
