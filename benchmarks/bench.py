@@ -1,8 +1,9 @@
-"""Measures what positions and unpooling cost: time, memory, growth, start-up.
+"""Measures what positions and unpooling cost: time, memory, growth, start-up, training.
 
     python -m benchmarks.bench
 
 prints the tables, and writes them with the plot into docs/performance.md and docs/performance.png.
+With --only=training, or --only=modules, the other part of the page stays as it is.
 Everything in one table is measured in turn, round by round, and compared by medians, so that a
 noisy or slow machine changes the times more than the ratios. PyTorch joins in if it is installed.
 """
@@ -37,14 +38,20 @@ flags.DEFINE_integer("rounds", 7, "How often each thing is timed.", lower_bound=
 flags.DEFINE_integer("side", 512, "The side of a picture, for the tables of times.")
 flags.DEFINE_list("growth", "128,256,512,1024,2048", "The sides of pictures, for the plot.")
 flags.DEFINE_integer("megapixels", 100, "The largest picture, for the table of tiling.")
+flags.DEFINE_enum("only", None, ("modules", "training"), "What to measure; the rest stays.")
 flags.DEFINE_string("output_dir", "docs", "The folder of performance.md and performance.png.")
-
-BEGIN, END = "<!-- bench begins -->", "<!-- bench ends -->"
 
 
 def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
+    if FLAGS.only != "training":
+        measure_modules()
+    if FLAGS.only != "modules":
+        measure_training()
+
+
+def measure_modules():
     # Not at the top: processes that measure the start-up import this module.
     from benchmarks import times
 
@@ -81,10 +88,67 @@ def main(argv):
         ("Growth", growth_table(growth)),
         ("Pictures of any size", tiling),
     ]
-    text = f"{machine()}\n"
-    for title, table in sections:
-        text += f"\n### {title}\n\n{table}\n"
-    write(text, growth)
+    write("modules", f"{machine()}, float32", sections)
+    plot(growth, os.path.join(FLAGS.output_dir, "performance.png"))
+
+
+def measure_training():
+    from benchmarks import training
+
+    cases = [(layer, p) for layer in training.LAYERS for p in training.PRECISIONS]
+    with tempfile.TemporaryDirectory() as directory:
+        photographs = training.write_photographs(directory)
+        small = photographs["small"]
+        steps = {case: training.time_steps(*case, FLAGS.rounds) for case in cases}
+        parts = {case: training.time_parts(*case, FLAGS.rounds, small) for case in cases}
+        batches = {
+            (layer, size): training.time_batches(layer, folder)
+            for layer in training.LAYERS
+            for size, folder in photographs.items()
+        }
+    sections = [
+        ("Training steps", steps_table(steps)),
+        ("Where the time of a step goes", parts_table(parts)),
+        ("Batches of photographs", batches_table(steps, batches)),
+    ]
+    write("training", machine(), sections)
+
+
+def steps_table(steps):
+    from benchmarks import training
+
+    rows = [
+        f"| a step, ms | {training.PLAIN_STEP} | {training.STEP} | ratio | at most |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for case, measured in steps.items():
+        plain, ours = measured[training.PLAIN_STEP], measured[training.STEP]
+        rows.append(
+            f"| {', '.join(case)} | {plain * 1e3:.1f} | {ours * 1e3:.1f} | {ours / plain:.2f} "
+            "| 1.10 |"
+        )
+    return "\n".join(rows)
+
+
+def parts_table(parts):
+    rows = [f"| ms | {' | '.join(map(', '.join, parts))} |", "|---|" + "---:|" * len(parts)]
+    for name in next(iter(parts.values())):
+        cells = (f"{measured[name] * 1e3:.1f}" for measured in parts.values())
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def batches_table(steps, batches):
+    from benchmarks import training
+
+    rows = [f"| a second | {' | '.join(training.LAYERS)} |", "|---|" + "---:|" * 2]
+    for size, (width, height) in training.SIDES.items():
+        cells = (f"{1 / batches[layer, size]:.1f}" for layer in training.LAYERS)
+        rows.append(f"| batches of photographs, {width}x{height} | {' | '.join(cells)} |")
+    for precision in training.PRECISIONS:
+        cells = (f"{1 / steps[n, precision][training.STEP]:.1f}" for n in training.LAYERS)
+        rows.append(f"| steps, {precision} | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def times_table(medians, title):
@@ -229,18 +293,21 @@ def machine():
         model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     return (
         f"Measured on {os.cpu_count()} cores of {model}, Python {platform.python_version()}, "
-        f"TensorFlow {tf.__version__}, NumPy {np.__version__}, float32, median of "
-        f"{FLAGS.rounds} rounds."
+        f"TensorFlow {tf.__version__}, NumPy {np.__version__}, median of {FLAGS.rounds} rounds"
     )
 
 
-def write(text, growth):
+def write(part, measured_on, sections):
+    """Prints the tables of a part, and writes them into the page between its two comments."""
+    text = f"{measured_on}.\n"
+    for title, table in sections:
+        text += f"\n### {title}\n\n{table}\n"
     print(text)
+    begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
     page = pathlib.Path(FLAGS.output_dir, "performance.md")
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
-    plot(growth, page.with_suffix(".png"))
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    after = rest.split(end)[1]
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def plot(growth, path):

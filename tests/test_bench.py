@@ -1,14 +1,15 @@
 """The benchmark's parts run; what they measure is not for a test to judge."""
 
 import functools
-import os
 import shutil
 
 import pytest
 from PIL import Image
 
-from benchmarks import bench, names, processes, times
+from benchmarks import bench, names, processes, times, training
 from tests.conftest import ROOT
+from training import config
+from unpooling import pooling
 
 LAYER = "block2_conv2"
 
@@ -65,16 +66,44 @@ def test_memory_is_that_of_a_process_of_its_own(models):
     assert peak > size and seconds > 0
 
 
-def test_the_page_keeps_its_prose(growth, tmp_path):
+def test_the_page_keeps_its_prose_and_the_other_part(growth, tmp_path):
     shutil.copy(ROOT / "docs" / "performance.md", tmp_path)
     bench.FLAGS.output_dir = str(tmp_path)
-    bench.write(bench.growth_table(growth), growth)
-    new, old = (
-        (folder / "performance.md").read_text(encoding="utf-8")
-        for folder in (tmp_path, ROOT / "docs")
-    )
-    assert new.partition(bench.BEGIN)[0] == old.partition(bench.BEGIN)[0]
-    assert new.partition(bench.END)[2] == old.partition(bench.END)[2]
-    assert "s | 488.28 | 488.28 |" in new
-    with Image.open(os.path.join(tmp_path, "performance.png")) as picture:
+    old = (tmp_path / "performance.md").read_text(encoding="utf-8")
+    for part in ("modules", "training"):
+        bench.write(part, "Measured here", [("Title", bench.growth_table(growth))])
+        new = (tmp_path / "performance.md").read_text(encoding="utf-8")
+        begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
+        assert new.partition(begin)[0] == old.partition(begin)[0]
+        assert new.partition(end)[2] == old.partition(end)[2]
+        written = new.partition(begin)[2].partition(end)[0]
+        assert written.startswith("\n\nMeasured here.\n\n### Title\n\n|")
+        assert "s | 488.28 | 488.28 |" in written
+        old = new
+    bench.plot(growth, tmp_path / "performance.png")
+    with Image.open(tmp_path / "performance.png") as picture:
         assert min(picture.size) >= 400
+
+
+def test_training_steps_are_timed_part_by_part(tmp_path, monkeypatch):
+    case = LAYER, "bfloat16"
+    monkeypatch.setattr(training, "SIDES", {"small": (48, 32), "large": (64, 48)})
+    recipe = functools.partial(config.recipe, crop=32, batch_size=2)
+    monkeypatch.setattr(training.config, "recipe", recipe)
+    unpool = pooling.unpool
+    steps = training.time_steps(*case, 1)
+    assert list(steps) == [training.PLAIN_STEP, training.STEP] and pooling.unpool is unpool
+    folders = training.write_photographs(str(tmp_path), number=2)
+    parts = training.time_parts(*case, 1, folders["small"])
+    *others, whole = parts.values()
+    assert sum(others) == pytest.approx(whole)
+    batches = {(LAYER, size): training.time_batches(LAYER, f) for size, f in folders.items()}
+
+    monkeypatch.setattr(training, "LAYERS", [LAYER])
+    monkeypatch.setattr(training, "PRECISIONS", ["bfloat16"])
+    ratio = steps[training.STEP] / steps[training.PLAIN_STEP]
+    assert bench.steps_table({case: steps}).endswith(f" | {ratio:.2f} | 1.10 |")
+    assert bench.parts_table({case: parts}).endswith(f"| the whole step | {whole * 1e3:.1f} |")
+    table = bench.batches_table({case: steps}, batches).splitlines()
+    assert table[2].startswith("| batches of photographs, 48x32 | ") and len(table) == 5
+    assert table[4] == f"| steps, bfloat16 | {1 / steps[training.STEP]:.1f} |"

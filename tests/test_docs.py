@@ -1,5 +1,6 @@
 """The pages of docs/: their code runs, their flags are the commands', docs/api.md is true."""
 
+import functools
 import json
 import re
 import shutil
@@ -11,15 +12,17 @@ from PIL import Image
 import unpooling
 from export import card
 from export.verify.__main__ import main as verify
-from tests import api_page
+from tests import api_page, photographs
 from tests.conftest import ROOT
+from training import evaluate
+from unpooling.style import load_pairs
 
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 # Each has a heading in docs/, with a table of its flags.
 COMMANDS = """
     build_encoder.py build_decoder.py build_collection.py train_decoder.py demo.py
-    training.evaluate training.report benchmarks.bench
+    stylize.py studio.py training.evaluate training.report benchmarks.bench
     publish.tree publish.serve publish.kaggle publish.huggingface
 """.split()
 
@@ -80,6 +83,28 @@ def test_the_code_on_exporting_and_weights_runs(folder):
     np.testing.assert_array_equal(names["encoder"].weights["block1_conv2"][0], kernel)
 
 
+def test_the_code_on_decoders_prints_what_the_evaluation_finds(folder, monkeypatch, capsys):
+    photographs.write(folder / "photos", 43, 50, train=2)
+    for half in (unpooling.Encoder, unpooling.Decoder):
+        monkeypatch.setattr(half, "load", functools.partial(half.load, weights="random"))
+    run("decoders.md")
+    printed = capsys.readouterr().out.split()
+    rows, _ = evaluate.evaluate_folder("block3_conv2", "random", "random", "photos", split="all")
+    expected = evaluate.means(rows)["error"]
+    assert len(printed) == 2
+    np.testing.assert_allclose([float(text) for text in printed], expected, rtol=1e-4)
+
+
+def test_the_code_on_style_runs(folder, monkeypatch):
+    pairs = load_pairs(1, "random", "random")
+    for module in ("unpooling.style", "unpooling.style.files"):
+        monkeypatch.setattr(f"{module}.load_pairs", lambda *arguments, **options: pairs)
+    shutil.copy("photo.jpg", "style.jpg")
+    names = run("style.md")
+    assert names["restyled"].shape == names["photo"].shape == (53, 70, 3)
+    assert (folder / "restyled.jpg").is_file() and (folder / "look.npz").is_file()
+
+
 def test_the_advice_of_troubleshooting_helps(folder):
     import tensorflow_hub as hub
     import tf_keras
@@ -95,6 +120,32 @@ def test_the_advice_of_troubleshooting_helps(folder):
         assert hub.KerasLayer("encoder", dtype="float32")(images)[0].shape == (1, 4, 4, 256)
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture(scope="module")
+def pytorch():
+    """What the code for users of PyTorch defines."""
+    (code,) = (code for code in card.code_blocks(DOCS["usage.md"]) if "def to_pytorch" in code)
+    exec(code, names := {})
+    return names
+
+
+def test_pytorchs_indices_are_converted_both_ways(pytorch):
+    # Two channels of 2x5, of which the pooling drops the last column: pooled, they are 1x2.
+    flat = np.array([[[[0, 8]], [[6, 3]]]])  # of PyTorch, (B, C, h, w): y * 5 + x
+    rows = [[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 3, 0], [0, 0, 3, 1]]
+    np.testing.assert_array_equal(pytorch["from_pytorch"](flat, 5), rows)
+    np.testing.assert_array_equal(pytorch["to_pytorch"](np.array(rows), (1, 1, 2, 2), 5), flat)
+
+
+def test_pytorchs_layout_is_converted_for_any_map(pytorch):
+    values = np.random.default_rng(0).normal(size=(2, 7, 9, 3)).astype(np.float32)
+    pooled, indices = unpooling.max_pool_with_indices(values)
+    flat = pytorch["to_pytorch"](indices.numpy(), pooled.shape, width=9)
+    planes = values.transpose(0, 3, 1, 2).reshape(2, 3, 63)
+    taken = np.take_along_axis(planes, flat.reshape(2, 3, -1), axis=2).reshape(flat.shape)
+    np.testing.assert_array_equal(taken, pooled.numpy().transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(pytorch["from_pytorch"](flat, width=9), indices)
 
 
 @pytest.fixture(scope="module")

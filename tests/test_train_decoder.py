@@ -77,8 +77,10 @@ def test_what_a_run_leaves(config, photos, tmp_path, monkeypatch, capsys):
     folder = folder_of(config)
     assert path == str(folder / "decoder.h5")
     lines = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
-    lines = [s for s in lines if not s.startswith(("Epoch", "3/3", "no curves"))]
-    assert lines == ["weights", "photographs", *(f"{n} of 4" for n in range(1, 5)), "held out"]
+    epochs, pictures = ([f"{n} of {most}" for n in range(1, most + 1)] for most in (2, 4))
+    epochs = [f"epoch {n}" for n in epochs]
+    lines = [s for s in lines if not s.startswith("no curves")]
+    assert lines == ["weights", "photographs", *epochs, *pictures, "held out"]
     found = [name for name in files_below(folder) if not name.startswith("tensorboard/")]
     samples = ["samples/epoch-001.png", "samples/epoch-002.png"]
     assert found == [".lock", "decoder.h5", "history.csv", "run.json", *samples]
@@ -178,6 +180,29 @@ def test_an_interrupted_run_is_resumed_where_the_last_epoch_ended(
     whole = dataclasses.replace(config, output_dir=str(tmp_path / "whole"))
     train(whole)
     assert_close(config, whole, 0.01)
+
+
+def test_how_long_a_run_will_take(monkeypatch, capsys):
+    # Two epochs of 4 steps of 40 s, and 20 s of validation; then faster ones.
+    times = iter([0, 40, 80, 120, 160, 180, 200, 210, 220, 230, 240])
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: next(times))
+    progress = callbacks.Progress(every=60)
+    progress.set_params({"epochs": 102, "steps": 4})
+    progress.on_train_begin()
+    for epoch in (99, 100):
+        progress.on_epoch_begin(epoch)
+        for step in range(4):
+            progress.on_train_batch_end(step, {"l1": 4.0 - step, "loss": 1.0})
+        progress.on_epoch_end(epoch, {"l1": 1.0, "loss": 2.0, "val_l1": 3.25, "val_loss": 5.0})
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 100 of 102, step 2 of 4: l1 3.000; 7 min left",
+        "epoch 100 of 102: l1 1.000, validation 3.250; 3 min an epoch, 6 min left",
+        "epoch 101 of 102: l1 1.000, validation 3.250; 60 s an epoch, 60 s left",
+    ]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: 10_000)
+    progress.on_epoch_begin(101)
+    progress.on_epoch_end(101, {"loss": 2.0})
+    assert capsys.readouterr().out == "epoch 102 of 102: loss 2.000; 2.7 h an epoch\n"
 
 
 def test_only_one_process_trains_in_a_folder(config):

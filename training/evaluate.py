@@ -19,14 +19,22 @@ import tensorflow as tf
 from absl import flags
 
 from export import cli
-from training import config, data, pictures
+from training import data
 from training.console import say
-from unpooling import padding, tiling, vgg19, weights
+from unpooling import padding, pictures, tiling, vgg19, weights
 from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
 from unpooling.errors import UserError, one_line
 
-__all__ = ["COLUMNS", "PUBLISHED_ERRORS", "evaluate", "evaluate_folder", "means", "measure"]
+__all__ = [
+    "COLUMNS",
+    "PUBLISHED_ERRORS",
+    "evaluate",
+    "evaluate_folder",
+    "means",
+    "measure",
+    "write_rows",
+]
 
 # The mean absolute error of the published decoders, values in [0, 255], on COCO's test pictures:
 # https://github.com/tensorflow/tfhub.dev, assets/docs/emilutz.
@@ -34,7 +42,6 @@ PUBLISHED_ERRORS = dict(zip(vgg19.LAYERS, (2.494, 3.859, 5.124, 6.104, 6.626), s
 
 COLUMNS = ("picture", "width", "height", "error", "clipped_error", "psnr", "ssim")
 
-_HELD_OUT = "held_out"  # validation and test: what no weight was learned from
 _REACH = 10  # pixels that the filter of SSIM reads beyond a pixel, below and to the right
 
 FLAGS = flags.FLAGS
@@ -127,7 +134,7 @@ def evaluate(
     """
     encode, decode = Encoder(layer, encoder.layers).compact, Decoder(layer, decoder.layers)
 
-    @tf.function(input_signature=[tf.TensorSpec((1, None, None, 3), tf.float32)])
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None, 3))], autograph=False)
     def reconstruct(images):
         return decode(encode(images))
 
@@ -157,7 +164,7 @@ def evaluate_folder(
     decoder: str,
     photos: str,
     seed: int = 0,
-    split: str = _HELD_OUT,
+    split: str = data.HELD_OUT,
     output: str | None = None,
 ) -> tuple[list[dict[str, object]], list[str]]:
     """Measures a decoder on the photographs of a folder, as `evaluate` does.
@@ -182,25 +189,29 @@ def evaluate_folder(
     pair = weights.load(encoder, layer, seed), weights.load_decoder(decoder, layer)
     weights.check_pair(*pair, decoder)
     paths = data.find_pictures(photos)
-    splits = {**data.split_pictures(paths, photos), "all": paths}
-    splits[_HELD_OUT] = splits["validation"] + splits["test"]
-    if not splits[split]:
+    chosen = data.of_split(paths, photos, split)
+    if not chosen:
         raise UserError(
             f"--split={split} holds none of the {len(paths)} pictures of {photos}: pass "
             "--split=all, or a folder with more."
         )
-    rows, left_out = evaluate(layer, *pair, sorted(splits[split]), photos)
+    rows, left_out = evaluate(layer, *pair, chosen, photos)
     if not rows:
         raise UserError(f"none of the {len(left_out)} pictures can be measured; see above.")
     if output is not None:
-        # A file name on Linux need not be text.
-        text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-        with open(f"{output}.partial", "w", **text) as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(f"{output}.partial", output)
+        write_rows(output, rows)
     return rows, left_out
+
+
+def write_rows(path: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes rows, at least one and all with the same names, into a CSV file."""
+    # A file name on Linux need not be text.
+    text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    with open(f"{path}.partial", "w", **text) as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(f"{path}.partial", path)
 
 
 def main() -> int:
@@ -226,8 +237,8 @@ def _define_flags():
     flags.DEFINE_string("photos", None, "The folder with the photographs.", required=True)
     flags.DEFINE_enum(
         "split",
-        _HELD_OUT,
-        ("all", *config.SPLITS, _HELD_OUT),
+        data.HELD_OUT,
+        data.SPLITS,
         "Which of them, by the hash of the name; held_out is validation and test.",
     )
     flags.DEFINE_string("output", None, "The CSV file for each photograph's figures.")

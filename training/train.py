@@ -28,6 +28,7 @@ _FILES = ("weights", "photos", "initial_weights")
 _UNSHAPING = (*_FILES, "output_dir", "evaluation_pictures", "overwrite")
 
 _SAMPLES = 4  # pictures, drawn after each epoch
+_SECONDS = 60.0  # between lines in a log, within an epoch
 
 
 def train(config: TrainConfig) -> str:
@@ -68,7 +69,10 @@ def train(config: TrainConfig) -> str:
             made.compile(optimizer=optimizer, jit_compile=False)
             optimizer.build(made.trainable_variables)  # Too late inside a step of several devices.
         backup.restore(made)
-        after_each_epoch = [callbacks.RequireFinite()]  # First: what is not finite is not kept.
+        on_terminal = sys.stdout.isatty()  # There, Keras' bar shows how far an epoch has come.
+        progress = callbacks.Progress(every=None if on_terminal else _SECONDS)
+        # In this order: what is not finite is not kept.
+        after_each_epoch = [callbacks.RequireFinite(), progress]
         if chief:
             after_each_epoch += [*_noting(folder, splits["validation"], config.crop), backup]
         sizes = config.crop, config.batch_size
@@ -81,7 +85,7 @@ def train(config: TrainConfig) -> str:
                 shuffle=False,  # The batches come shuffled.
                 validation_data=data.validation_batches(splits["validation"], *sizes),
                 callbacks=after_each_epoch,
-                verbose="auto" if sys.stdout.isatty() else 2,
+                verbose=int(on_terminal),
             )
         trained = weights.Weights(made.decoder_layers(), "file")
         if distribution.has_several_workers(strategy):
@@ -90,9 +94,10 @@ def train(config: TrainConfig) -> str:
             if chief:
                 record = _record(config, encoder, splits, settings, scale, folder)
                 weights.save(folder.decoder, trained.layers, record)
-                measured = _evaluate(config, encoder, trained, splits)
-                record = dataclasses.replace(record, evaluation=measured)
-                weights.save(folder.decoder, trained.layers, record)
+                if not config.unpooled_features:  # Otherwise it does not decode its layer's.
+                    measured = _evaluate(config, encoder, trained, splits)
+                    record = dataclasses.replace(record, evaluation=measured)
+                    weights.save(folder.decoder, trained.layers, record)
                 folder.end()
     return folder.decoder
 
