@@ -17,10 +17,12 @@ __all__ = [
     "check_weights_flags",
     "define_dataset_flag",
     "define_output_flags",
+    "define_pairs_flags",
     "define_publication_flags",
     "define_seed_flag",
     "define_weights_flags",
     "fail",
+    "pairs",
     "publication",
     "run",
 ]
@@ -50,6 +52,11 @@ _REFUSED = {
 
 def define_weights_flags() -> None:
     """Defines --weights and --seed of an encoder."""
+    _define_weights_flag()
+    define_seed_flag()
+
+
+def _define_weights_flag():
     flags.DEFINE_string(
         "weights",
         "imagenet",
@@ -57,7 +64,36 @@ def define_weights_flags() -> None:
         "a file that Keras wrote for VGG19 (.h5, .weights.h5, .keras).",
     )
     flags.register_validator("weights", bool, message="must not be empty")
-    define_seed_flag()
+
+
+def define_pairs_flags() -> None:
+    """Defines the flags that say which pairs style transfer takes: see `unpooling.style`."""
+    _define_weights_flag()
+    flags.DEFINE_string(
+        "decoders",
+        "pretrained",
+        "`pretrained`, for those that ship; a folder with others, block1_conv2.h5 and so on or "
+        "what training leaves; or `random`.",
+    )
+    flags.DEFINE_string(
+        "modules", None, "A folder or an address of exported modules, instead of both."
+    )
+    flags.DEFINE_integer("depth", 3, "How many levels there are.", 1, 5)
+    for name in ("weights", "decoders"):
+        flags.register_multi_flags_validator(
+            ["modules", name],
+            lambda values, name=name: values["modules"] is None or not FLAGS[name].present,
+            message=f"--{name} does not go with --modules, which have weights of their own",
+        )
+
+
+def pairs() -> tuple[tuple[object, object], ...]:
+    """Returns the pairs that the flags of `define_pairs_flags` describe, block1 first."""
+    from unpooling.style import load_modules, load_pairs
+
+    if FLAGS.modules is not None:
+        return load_modules(FLAGS.modules, FLAGS.depth)
+    return load_pairs(FLAGS.depth, FLAGS.weights, FLAGS.decoders)
 
 
 def define_seed_flag() -> None:
@@ -164,8 +200,16 @@ def run(
             signals.append(number)
             raise KeyboardInterrupt
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        def again(ignored):
+            """Python drops what is raised in a destructor: a timer raises it once more."""
+            if ignored.exc_type is KeyboardInterrupt:
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+            else:
+                sys.__unraisablehook__(ignored)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, interrupt)
+        sys.unraisablehook = again
         try:
             return main(arguments[1:]) if files else main()
         except BaseException as error:

@@ -173,6 +173,10 @@ def run_main(body):
 
 
 FULL = "raise OSError(errno.ENOSPC, 'No space left on device', 'a.h5')"
+IN_DESTRUCTOR = (
+    "type('A', (), {'__del__': lambda _: os.kill(os.getpid(), signal.SIGTERM)})(); "
+    "import time; time.sleep(60)"
+)
 DENIED = "raise OSError(errno.EACCES, 'Permission denied', 'a.h5')"
 
 
@@ -183,6 +187,7 @@ DENIED = "raise OSError(errno.EACCES, 'Permission denied', 'a.h5')"
         (FULL, "[Errno 28] No space left on device: 'a.h5'. Make room, or choose another folder."),
         (DENIED, "[Errno 13] Permission denied: 'a.h5'. Choose another folder."),
         ("os.kill(os.getpid(), signal.SIGHUP)", "interrupted; no partial output was left."),
+        (IN_DESTRUCTOR, "interrupted; no partial output was left."),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(body, line):
