@@ -10,7 +10,7 @@ RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
 # One variable for each flag of a command; an empty one leaves the flag's default.
 VARIABLES := LAYER WEIGHTS SEED DATASET LICENSE INDEX_DTYPE POOLING OUTPUT_DIR PUBLISHER MODEL_VERSION ASSET_URL \
-	PHOTOS DECODER_DATASET TRAINING_FLAGS HANDLE REPOSITORY
+	PHOTOS DECODER_DATASET TRAINING_FLAGS HANDLE REPOSITORY CONTENT STYLE OUTPUT
 # These have defaults of their own here.
 OVERWRITE ?= true
 RUNS ?= runs
@@ -30,7 +30,7 @@ flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z)
 
 PUBLICATION := DATASET LICENSE OUTPUT_DIR PUBLISHER MODEL_VERSION ASSET_URL OVERWRITE
 
-.PHONY: help export decoder train collection demo test bench tree serve kaggle huggingface lint lock clean
+.PHONY: help export decoder train collection demo stylize studio test bench tree serve kaggle huggingface lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -49,6 +49,12 @@ collection: $(VENV)/installed  ## build all encoders and trained decoders: make 
 
 demo: $(VENV)/installed  ## see it work, without a download: build a pair, train its decoder, decode a photograph
 	$(RUN) demo.py $(call flags,LAYER OUTPUT_DIR)
+
+stylize: $(VENV)/installed  ## give a photograph the look of another: make stylize CONTENT=a.jpg STYLE=b.jpg OUTPUT=out.png
+	$(RUN) stylize.py $(call flags,CONTENT STYLE OUTPUT WEIGHTS) $(STYLIZE_FLAGS)
+
+studio: $(VENV)/installed  ## the same on a page in the browser: make studio PORT=8000
+	$(RUN) studio.py $(call flags,WEIGHTS HOST PORT) $(STUDIO_FLAGS)
 
 test: $(VENV)/installed  ## run the tests
 	$(RUN) -m pytest --numprocesses=auto --dist=loadfile $(PYTEST_FLAGS)
@@ -72,7 +78,7 @@ lint: $(VENV)/installed  ## check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-DEPENDENCY_GROUPS := export train serve kaggle huggingface demo test lint
+DEPENDENCY_GROUPS := export train serve kaggle huggingface demo studio test lint
 
 lock:  ## choose new pinned versions for requirements.txt from the ranges in pyproject.toml
 	$(PYTHON) -m venv build/lock

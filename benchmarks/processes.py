@@ -49,9 +49,9 @@ def measure_call(folder, method, side, rounds):
     call = model if method == "call" else getattr(model, method)
     call(tf.zeros((1, 32, 32, 3)))
     images = tf.random.stateless_uniform((1, side, side, 3), (0, 0), 0, 255)
-    before = _start_peak()
+    before = start_peak()
     outputs = call(images)
-    peak = _status("VmHWM") - before
+    peak = status("VmHWM") - before
     size = sum(o.shape.num_elements() * o.dtype.size for o in tf.nest.flatten(outputs))
     seconds = []
     for _ in range(rounds):
@@ -63,13 +63,13 @@ def measure_call(folder, method, side, rounds):
     return peak, size, statistics.median(seconds)
 
 
-def _start_peak():
+def start_peak():
     """Makes the highest resident memory so far the present one, and returns it. Linux only."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
-def _status(key):
+def status(key):
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
@@ -88,7 +88,7 @@ def measure_pair(folders, megapixels, tiled):
 
     encoder, decoder = (unpooling.load(folder) for folder in folders)
     decoder(encoder.compact(np.zeros((1, 32, 32, 3), np.float32)))
-    before = _start_peak()
+    before = start_peak()
     side = round((megapixels * 1e6) ** 0.5 / 2) * 2
     row = np.random.default_rng(0).integers(0, 256, (1, 1, side, 3), np.uint8)
     picture = np.repeat(row, side, axis=1)
@@ -98,4 +98,4 @@ def measure_pair(folders, megapixels, tiled):
     else:
         decoded = decoder(encoder.compact(picture.astype(np.float32)))
         np.clip(np.round(decoded), 0, 255).astype(np.uint8)
-    return _status("VmHWM") - before, time.perf_counter() - start
+    return status("VmHWM") - before, time.perf_counter() - start

@@ -172,7 +172,7 @@ def evaluate_folder(
     Args:
       layer: one of `LAYERS`.
       encoder: the encoder's weights, as for `weights.load`, with `seed`.
-      decoder: the path of a decoder.h5.
+      decoder: the path of a decoder.h5, or "pretrained".
       photos: the folder.
       split: "train", "validation", "test", "held_out" for the last two, or "all".
       output: the path of a CSV file for the rows, in an existing folder.
@@ -233,7 +233,9 @@ def _define_flags():
     flags.DEFINE_enum("layer", "block5_conv2", vgg19.LAYERS, "The layer at which the encoder ends.")
     cli.define_weights_flags()
     flags.adopt_module_key_flags(cli)  # So that --help lists them.
-    flags.DEFINE_string("decoder", None, "The decoder.h5 to measure.", required=True)
+    flags.DEFINE_string(
+        "decoder", None, "The decoder.h5 to measure, or `pretrained`.", required=True
+    )
     flags.DEFINE_string("photos", None, "The folder with the photographs.", required=True)
     flags.DEFINE_enum(
         "split",

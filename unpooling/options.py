@@ -1,6 +1,6 @@
-"""The values that an encoder, a decoder or their weights can be asked for. No TensorFlow."""
+"""The values that modules, their weights or a style transfer can be asked for. No TensorFlow."""
 
-__all__ = ["ENGINES", "INDEX_DTYPES", "KINDS", "SEEDS", "SOURCES"]
+__all__ = ["ENGINES", "INDEX_DTYPES", "KINDS", "METHODS", "SEEDS", "SMOOTHINGS", "SOURCES"]
 
 INDEX_DTYPES = ("int64", "int32")
 
@@ -15,3 +15,9 @@ SEEDS = 2**63 - 1  # the largest seed
 
 # The two halves of a pair.
 KINDS = ("encoder", "decoder")
+
+# How style transfer maps features: by optimal transport, or by whitening and colouring.
+METHODS = ("ot", "wct")
+
+# What it takes its detail from: the content, by a guided filter, or what is decoded.
+SMOOTHINGS = ("guided", "none")

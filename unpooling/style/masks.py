@@ -1,0 +1,96 @@
+"""Labels of regions, as weights that pass softly from one region into the next."""
+
+from typing import Self
+
+import numpy as np
+
+from unpooling.errors import UserError
+from unpooling.style.tiles import cut
+
+__all__ = ["Mask"]
+
+# The width of the seam between two labels: this part of the mean side of the picture.
+_SEAM = 0.01
+
+
+class Mask:
+    """The labels of a picture.
+
+    Attributes:
+      labels: the labels that it has, 0 included, ascending.
+    """
+
+    def __init__(self, labels: np.ndarray | None, picture: np.ndarray):
+        """Takes the labels of a picture.
+
+        Args:
+          labels: (H, W), integers from 0 to 255, or None: label 1 throughout.
+          picture: (H, W, 3).
+
+        Raises:
+          UserError: if they are none, or not of the picture's size.
+        """
+        self._labels = labels
+        self.labels = (1,)
+        self._shape = picture.shape[:2]
+        if labels is None:
+            return
+        if labels.dtype.kind not in "bui" or labels.ndim != 2:
+            raise UserError(
+                "a mask must hold one integer for each pixel, of shape (H, W). Received: "
+                f"{labels.dtype} of shape {labels.shape}."
+            )
+        if labels.shape != self._shape:
+            (height, width), (rows, columns) = self._shape, labels.shape
+            raise UserError(
+                f"a mask must have the size of its picture, {width}x{height} pixels. Received: "
+                f"{columns}x{rows}."
+            )
+        self.labels = tuple(int(label) for label in np.unique(labels))
+        if self.labels[0] < 0 or self.labels[-1] > 255:
+            raise UserError(
+                "labels of a mask must be from 0 to 255. Received: "
+                f"{self.labels[0]} to {self.labels[-1]}."
+            )
+        self._radius = max(1, round(_SEAM * np.sqrt(labels.size) / 2))
+
+    def reduced(self, factor: int) -> Self:
+        """Returns the labels in the middle of squares with sides of `factor` pixels."""
+        if self._labels is None or factor == 1:
+            return self
+        rows, columns = (
+            np.minimum(np.arange(0, length, factor) + factor // 2, length - 1)
+            for length in self._labels.shape
+        )
+        labels = self._labels[rows][:, columns]
+        return Mask(labels, labels)
+
+    def weights(self, box: tuple[int, int, int, int], scale: int) -> dict[int, np.ndarray | None]:
+        """Returns how much of each label the positions of a part of the picture have.
+
+        Args:
+          box: (top, bottom, left, right), in pixels, multiples of `scale`; see `tiles.cut`.
+          scale: how many pixels one position stands for along each side.
+
+        Returns:
+          {label: weights}, (N, 1), float32, above 0 somewhere; None if all are 1.
+          The weights of a position have the sum 1.
+        """
+        if len(self.labels) == 1:
+            return {self.labels[0]: None}
+        # The mean over the square around each position.
+        reach = max(0, self._radius - scale // 2)
+        top, bottom, left, right = box
+        labels = cut(self._labels, (top - reach, bottom + reach, left - reach, right + reach))
+        found = np.unique(labels)
+        if len(found) == 1:
+            return {int(found[0]): None}
+        weights = {}
+        for label in found:
+            sums = np.pad(labels == label, ((1, 0), (1, 0))).astype(np.int32)
+            sums = sums.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
+            size = scale + 2 * reach
+            sums = sums[size:] - sums[:-size]
+            sums = (sums[:, size:] - sums[:, :-size])[::scale, ::scale]
+            weights[int(label)] = (sums / np.float32(size**2)).reshape(-1, 1)
+        return weights
