@@ -155,10 +155,13 @@ def measures_text(tables, count, folders):
         + " |"
     )
     lines = [
-        f"Means of {count} pairs of photographs, at full strength where nothing else is said. *Edges*: SSIM of",
-        "Sobel's edges to the photograph's, 1 at best. *Colour*: how far the means and standard deviations of red, green and",
-        "blue are from the style's, of 255. *Blocks*: how far the means and covariances of features are from the style's, as a",
-        "part of the style's. The first row has nothing of the photograph, the second needs no network.",
+        f"Means of {count} pairs of photographs, at full strength where nothing else is said.",
+        "*Edges*: SSIM of Sobel's edges to the photograph's, 1 at best.",
+        "*Colour*: how far the means and standard deviations of red, green and blue are from the",
+        "style's, of 255.",
+        "*Blocks*: how far the means and covariances of features are from the style's, as a part",
+        "of the style's.",
+        "The first row has nothing of the photograph, the second needs no network.",
         "",
         head,
         "|" + "---|" * (5 + 2 * _DEPTH),
@@ -170,8 +173,8 @@ def measures_text(tables, count, folders):
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "The style is the photograph itself with other white balance, saturation, exposure and gamma, so the transfer should",
-        "give that very picture:",
+        "The style is the photograph itself with other white balance, saturation, exposure and",
+        "gamma, so the transfer should give that very picture:",
         "",
         "| transfer | PSNR, dB | SSIM |",
         "|---|---|---|",
@@ -245,8 +248,9 @@ def _bare(content, pairs):
 
 def sizes_text(rows):
     lines = [
-        f"Depth {_DEPTH}, smoothed, in a process of its own, the style learnt before. Memory is what the resident memory rose by,",
-        "the photograph and the result included. *Ratio*: to the time of the encoding and decoding alone, measured in turn.",
+        f"Depth {_DEPTH}, smoothed, in a process of its own, the style learnt before.",
+        "Memory is what the resident memory rose by, the photograph and the result included.",
+        "*Ratio*: to the time of the encoding and decoding alone, measured in turn.",
         "",
         "| megapixels | exact: time | memory | ratio | `--fast`: time | memory | exact / fast |",
         "|---|---|---|---|---|---|---|",

@@ -34,7 +34,7 @@ def test_each_was_trained_for_imagenets_weights_and_says_how_well_it_does(layer)
     assert training.layer == layer
     card = (ROOT / "unpooling" / "pretrained" / "README.md").read_text(encoding="utf-8")
     assert f"--layer={layer} " in card
-    assert f" {training.evaluation['error']:.3f} " in card
+    assert f" {training.evaluation['error']:.3f}" in card
 
 
 @pytest.mark.parametrize("layer", vgg19.LAYERS[3:])
