@@ -81,45 +81,6 @@ def barycentre(statistics: Sequence[Statistics], weights: Sequence[float]) -> St
     return Statistics(count, mean, current - added * np.eye(len(mean)))
 
 
-def barycentre(statistics: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
-    """Returns the statistics between several, nearest to all by the distance of optimal transport.
-
-    Found by the fixed-point iteration of P. Alvarez-Esteban et al., "A fixed-point approach to
-    barycenters in Wasserstein space", arXiv 1511.05355.
-
-    Args:
-      statistics: those of the same features in several pictures.
-      weights: one for each, with the sum 1.
-    """
-    count, mean, covariance = (
-        sum(w * getattr(s, name) for s, w in zip(statistics, weights, strict=True))
-        for name in ("count", "mean", "covariance")
-    )
-    added = _LEAST * max(0.0, np.trace(covariance)) / len(mean) + _TINY
-    covariances = [_power(s.covariance, 1, added) for s in statistics]
-    current = _power(covariance, 1, added)
-    for _ in range(_ITERATIONS):
-        root, inverse = _power(current, 0.5), _power(current, -0.5)
-        middle = sum(
-            w * _power(root @ c @ root, 0.5) for c, w in zip(covariances, weights, strict=True)
-        )
-        current = inverse @ middle @ middle @ inverse
-        current = (current + current.T) / 2
-    return Statistics(count, mean, current - added * np.eye(len(mean)))
-
-
-def _plus(covariance, added):
-    """A covariance without what rounding took below 0, and with `added` on its diagonal."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * (np.maximum(values, 0) + added)) @ vectors.T
-
-
-def _power(matrix, exponent):
-    """A power of a symmetric matrix whose eigenvalues are above 0."""
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.maximum(values, np.finfo(float).tiny) ** exponent) @ vectors.T
-
-
 def _power(covariance, exponent, added=0.0):
     """A power of a covariance, without what rounding took below 0, `added` on its diagonal."""
     # Not NumPy's: where other processes use the cores, OpenBLAS takes a hundred times as long.
