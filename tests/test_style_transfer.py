@@ -145,6 +145,24 @@ def test_tiles_give_the_same_as_one_piece(layer):
     assert np.mean(tiled != whole) < 0.02
 
 
+def test_no_tile_is_larger_than_asked_and_nothing_is_padded_with_zeros():
+    seen = []
+
+    class Spy(Linear):
+        def features(self, images):
+            seen.append(images.shape[1:3])
+            assert tf.reduce_min(images) > 0
+            return super().features(images)
+
+        compact = features
+
+    content = np.maximum(photograph(1100, 700), 1)
+    style.transfer(content, content[:50, :50], [(Spy(), Linear())], smoothing="none")
+    most = 512 + 2 * tiling.margin(LAYERS[0])
+    assert max(max(size) for size in seen) <= most
+    assert len(seen) == 1 + 6 + 6  # of the style, for statistics, for the transfer
+
+
 def test_the_same_bits_twice_and_from_tiles_of_any_size(pairs):
     content, look = photograph(70, 90), photograph(40, 40, seed=1)
     first = style.transfer(content, look, pairs)

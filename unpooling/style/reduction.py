@@ -28,6 +28,8 @@ def reduced(picture: np.ndarray, factor: int) -> np.ndarray:
     Returns:
       (ceil(H / factor), ceil(W / factor), C), float32.
     """
+    if factor == 1:
+        return picture.astype(np.float32)
     height, width = (-(-length // factor) for length in picture.shape[:2])
     out = np.empty((height, width, picture.shape[2]), np.float32)
     for top in range(0, height, _ROWS):

@@ -31,7 +31,7 @@ _REGULARISATION = 0.03  # the variance, of values in [0, 1], below which a windo
 _FITTED_RADIUS = 16  # pixels; maps are fitted where windows have about this radius
 _MOST_GAIN = 3  # of the contrast that is given back
 _SIDE = 256  # of a tile, in pixels
-_NOTHING = 1e-12  # a weight
+_NOTHING = 1e-6  # a weight
 
 
 def smoothed(content: np.ndarray, picture: np.ndarray, mask: Mask, factor: int = 1) -> np.ndarray:
