@@ -8,7 +8,9 @@ most --side pixels. With --megapixels= there is no table of sizes, with --pairs=
 
 import collections
 import pathlib
+import textwrap
 import time
+from unittest import mock
 
 import numpy as np
 from absl import app, flags
@@ -37,7 +39,7 @@ def main(argv):
     if FLAGS.pairs:
         paths = photographs(FLAGS.photos, 2 * FLAGS.pairs)
         found = measure_pairs(paths[::2], paths[1::2], FLAGS.weights, FLAGS.decoders, FLAGS.side)
-        text = between(text, "measures", measures_text(found, FLAGS.pairs, FLAGS.photos))
+        text = between(text, "measures", measures_text(found, FLAGS.pairs))
     sizes = [float(size) for size in FLAGS.megapixels]
     if sizes:
         rows = [measure_size(size, FLAGS.weights, FLAGS.decoders) for size in sizes]
@@ -75,7 +77,7 @@ def measure_pairs(contents, styles, weights, decoders, side):
     from unpooling.style import measure
 
     pairs = style.load_pairs(_DEPTH, weights, decoders)
-    tables = {name: collections.defaultdict(list) for name in ("pairs", "self")}
+    tables = {name: collections.defaultdict(list) for name in ("pairs", "filters", "self")}
     random = np.random.default_rng(_SEED)
     for number, paths in enumerate(zip(contents, styles, strict=True), start=1):
         progress(f"pair {number} of {len(contents)}")
@@ -103,6 +105,11 @@ def measure_pairs(contents, styles, weights, decoders, side):
                 *(value for layer in distances.values() for value in layer),
             ]
             tables["pairs"][row].append(values)
+        stylised = results[_name(1, _DEPTH, style.METHODS[0]), "none"]
+        for row, picture in _filtered(content, stylised).items():
+            values = [measure.edge_ssim(content, picture)]
+            values += measure.colour_distances(picture, other).values()
+            tables["filters"][row].append(values)
         recoloured = _recoloured(content, random)
         results = {
             "the photograph itself": content,
@@ -139,6 +146,34 @@ def _name(strength, depth, method):
     return f"`{method}`, depth {depth}" + (f", strength {strength}" if strength != 1 else "")
 
 
+def _filtered(content, picture):
+    """{row: picture}: a stylised picture after the guided filter, and from there to ours."""
+    from unpooling.style import smoothing
+    from unpooling.style.masks import Mask
+
+    def local(radius, regularisation, difference):
+        """The picture filtered, or the content with the difference filtered."""
+        guide, goal = content.astype(np.float32), picture.astype(np.float32)
+        pixels = round(radius * (content.size / 3) ** 0.5)
+        weights = np.ones((*content.shape[:2], 1))
+        with mock.patch.object(smoothing, "_REGULARISATION", regularisation):
+            maps = smoothing._fit(guide, goal - guide if difference else goal, weights, pixels)
+        changed = smoothing._applied(maps, 1, (0, len(content), 0, content.shape[1]), guide)
+        return np.uint8(np.clip(np.rint(changed if difference else changed - guide), 0, 255))
+
+    narrow, wide = 0.04, smoothing._RADIUS
+    return {
+        "none": picture,
+        f"guided filter, radius {narrow:.0%}, regularisation 0.001": local(narrow, 1e-3, False),
+        "the same of the difference": local(narrow, 1e-3, True),
+        f"regularisation {smoothing._REGULARISATION:g}": local(
+            narrow, smoothing._REGULARISATION, True
+        ),
+        f"radius {wide:.0%}": local(wide, smoothing._REGULARISATION, True),
+        "contrast given back: `guided`": smoothing.smoothed(content, picture, Mask(None, content)),
+    }
+
+
 def _recoloured(picture, random):
     """A photograph with its channels mixed, on other curves of tone, by a seed."""
     mixing = 0.7 * np.eye(3) + 0.3 * random.dirichlet(np.ones(3), 3)
@@ -147,23 +182,19 @@ def _recoloured(picture, random):
     return np.uint8(np.rint(255 * np.clip(values, 0, 1)))
 
 
-def measures_text(tables, count, folders):
-    del folders
-    head = (
-        "| transfer | smoothing | edges | colour: mean | deviation | "
-        + " | ".join(f"block{k}: mean | covariance" for k in range(1, _DEPTH + 1))
-        + " |"
-    )
+def measures_text(tables, count):
+    blocks = (f"block{k}: mean | covariance" for k in range(1, _DEPTH + 1))
     lines = [
-        f"Means of {count} pairs of photographs, at full strength where nothing else is said.",
-        "*Edges*: SSIM of Sobel's edges to the photograph's, 1 at best.",
-        "*Colour*: how far the means and standard deviations of red, green and blue are from the",
-        "style's, of 255.",
-        "*Blocks*: how far the means and covariances of features are from the style's, as a part",
-        "of the style's.",
-        "The first row has nothing of the photograph, the second needs no network.",
+        _wrapped(
+            f"Means of {count} pairs of photographs, at full strength where nothing else is said. "
+            "*Edges*: SSIM of Sobel's edges to the photograph's, 1 at best. *Colour*: how far the "
+            "means and standard deviations of red, green and blue are from the style's, of 255. "
+            "*Blocks*: how far the means and covariances of features are from the style's, as a "
+            "part of the style's. The first row has nothing of the photograph, the second needs no "
+            "network."
+        ),
         "",
-        head,
+        f"| transfer | smoothing | edges | colour: mean | deviation | {' | '.join(blocks)} |",
         "|" + "---|" * (5 + 2 * _DEPTH),
     ]
     for (name, smoothing), rows in tables["pairs"].items():
@@ -173,8 +204,23 @@ def measures_text(tables, count, folders):
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "The style is the photograph itself with other white balance, saturation, exposure and",
-        "gamma, so the transfer should give that very picture:",
+        _wrapped(
+            f"What `guided` is made of, at depth {_DEPTH} by `ot`; each row changes one thing in "
+            "the row before. The radius of a window is a part of the picture's mean side."
+        ),
+        "",
+        "| smoothing | edges | colour: mean | deviation |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in tables["filters"].items():
+        edges, mean, deviation = np.mean(rows, axis=0)
+        lines.append(f"| {name} | {edges:.3f} | {mean:.1f} | {deviation:.1f} |")
+    lines += [
+        "",
+        _wrapped(
+            "Here the style is the photograph itself with its channels mixed and on other curves "
+            "of tone, and the transfer should give that very picture:"
+        ),
         "",
         "| transfer | PSNR, dB | SSIM |",
         "|---|---|---|",
@@ -267,6 +313,10 @@ def sizes_text(rows):
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _wrapped(text):
+    return textwrap.fill(text, 120)
 
 
 def between(text, name, table):

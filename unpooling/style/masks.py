@@ -52,6 +52,7 @@ class Mask:
                 "labels of a mask must be from 0 to 255. Received: "
                 f"{self.labels[0]} to {self.labels[-1]}."
             )
+        self._labels = labels.astype(np.uint8, copy=False)
         self._radius = max(1, round(_SEAM * np.sqrt(labels.size) / 2))
 
     def reduced(self, factor: int) -> Self:
