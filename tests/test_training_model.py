@@ -153,11 +153,11 @@ def test_adam_is_the_published_one():
 
 
 def muon_by_numpy(kernel, gradients, rate):
-    """Muon with Nesterov's momentum 0.95, five steps of Newton-Schulz, Adam's scale."""
+    """Muon with Nesterov's momentum 0.7, five steps of Newton-Schulz, Adam's scale."""
     momentum = np.zeros_like(kernel)
     for gradient in gradients:
-        momentum = 0.95 * momentum + gradient
-        x = gradient + 0.95 * momentum
+        momentum = 0.7 * momentum + gradient
+        x = gradient + 0.7 * momentum
         x = x / (np.linalg.norm(x) + 1e-7)
         for _ in range(5):
             square = x @ x.T
@@ -167,13 +167,13 @@ def muon_by_numpy(kernel, gradients, rate):
 
 
 def adam_by_numpy(values, gradients, rate):
-    """Adam with a memory of 100 steps."""
+    """Adam with a memory of 100 steps, at a tenth of the rate."""
     mean = square = 0.0
     for step, gradient in enumerate(gradients, 1):
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.99 * square + 0.01 * gradient**2
         unbiased = np.sqrt(square / (1 - 0.99**step)), mean / (1 - 0.9**step)
-        values = values - rate * unbiased[1] / (unbiased[0] + 1e-7)
+        values = values - rate / 10 * unbiased[1] / (unbiased[0] + 1e-7)
     return values
 
 
