@@ -37,8 +37,8 @@ def main(argv):
     page = pathlib.Path(FLAGS.page)
     text = page.read_text(encoding="utf-8")
     if FLAGS.pairs:
-        paths = photographs(FLAGS.photos, 2 * FLAGS.pairs)
-        found = measure_pairs(paths[::2], paths[1::2], FLAGS.weights, FLAGS.decoders, FLAGS.side)
+        contents, styles = drawn_pairs(FLAGS.photos, FLAGS.pairs)
+        found = measure_pairs(contents, styles, FLAGS.weights, FLAGS.decoders, FLAGS.side)
         text = between(text, "measures", measures_text(found, FLAGS.pairs))
     sizes = [float(size) for size in FLAGS.megapixels]
     if sizes:
@@ -47,17 +47,19 @@ def main(argv):
     page.write_text(text, encoding="utf-8")
 
 
-def photographs(folders, count):
-    """Paths of photographs, drawn from folders by a seed."""
+def drawn_pairs(folders, count):
+    """Paths of contents and of styles, drawn by a seed; none is twice among one of them."""
     paths = sorted(
         str(path)
         for folder in folders
         for path in pathlib.Path(folder).rglob("*")
         if path.suffix.lower() in (".jpg", ".jpeg", ".png")
     )
-    if len(paths) < count:
-        raise SystemExit(f"--photos must hold {count} photographs. Found: {len(paths)}.")
-    return [paths[i] for i in np.random.default_rng(_SEED).permutation(len(paths))[:count]]
+    if len(paths) <= count:
+        raise SystemExit(f"--photos must hold more than {count} photographs. Found: {len(paths)}.")
+    order = np.random.default_rng(_SEED).permutation(len(paths))
+    drawn = [paths[order[place % len(order)]] for place in range(2 * count)]
+    return drawn[:count], drawn[count:]
 
 
 def read(path, side):

@@ -46,7 +46,7 @@ def apply(
     }
     out = np.empty(picture.shape, dtype)
     for tile in padded_tiles(height, width, scale, margin, side):
-        images = tf.cast(cut(picture, tile.outer)[np.newaxis], tf.float32)
+        images = np.float32(cut(picture, tile.outer)[np.newaxis])
         features, *switches = tf.nest.flatten(encoder.compact(images))
         weights = mask.weights(tile.outer, scale)
         if any(label in maps for label in weights):

@@ -88,7 +88,7 @@ def measure(
     for tile in padded_tiles(height, width, scale, margin, side):
         weights = mask.weights(tile.inner, scale)
         if any(weights):
-            images = tf.cast(cut(picture, tile.outer)[np.newaxis], tf.float32)
+            images = np.float32(cut(picture, tile.outer)[np.newaxis])
             features = tile.inside(encoder.features(images), scale)
             features = tf.reshape(features, (-1, features.shape[-1]))
             for label, weight in weights.items():
