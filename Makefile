@@ -10,7 +10,8 @@ RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 
 # One variable for each flag of a command; an empty one leaves the flag's default.
 VARIABLES := LAYER WEIGHTS SEED DATASET LICENSE INDEX_DTYPE POOLING OUTPUT_DIR PUBLISHER MODEL_VERSION ASSET_URL \
-	PHOTOS DECODER_DATASET TRAINING_FLAGS HANDLE REPOSITORY CONTENT STYLE OUTPUT
+	PHOTOS DECODER_DATASET TRAINING_FLAGS HANDLE REPOSITORY CONTENT STYLE OUTPUT \
+	ARCHIVE FORMAT FRAMEWORK FORMATS
 # These have defaults of their own here.
 OVERWRITE ?= true
 RUNS ?= runs
@@ -30,7 +31,7 @@ flags = $(foreach name,$(1),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z)
 
 PUBLICATION := DATASET LICENSE OUTPUT_DIR PUBLISHER MODEL_VERSION ASSET_URL OVERWRITE
 
-.PHONY: help export decoder train collection demo stylize studio test bench tree serve kaggle huggingface lint lock clean
+.PHONY: help export decoder train collection convert demo stylize studio test bench tree serve kaggle huggingface lint lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 13
@@ -46,6 +47,9 @@ train: $(VENV)/installed  ## train a decoder: make train LAYER=block3_conv2 WEIG
 
 collection: $(VENV)/installed  ## build all encoders and trained decoders: make collection WEIGHTS=vgg19.h5 PHOTOS=folder
 	$(RUN) build_collection.py $(call flags,LAYER WEIGHTS SEED PHOTOS RUNS TRAINING_FLAGS DECODER_DATASET $(PUBLICATION))
+
+convert: $(VENV)/installed  ## make a module run elsewhere: make convert ARCHIVE=encoder.tar.gz FORMAT=onnx OUTPUT=encoder.onnx
+	$(RUN) convert.py $(call flags,ARCHIVE FORMAT OUTPUT LICENSE) $(CONVERT_FLAGS)
 
 demo: $(VENV)/installed  ## see it work, without a download: build a pair, train its decoder, decode a photograph
 	$(RUN) demo.py $(call flags,LAYER OUTPUT_DIR)
@@ -66,10 +70,10 @@ serve: $(VENV)/installed  ## serve a hub's tree: make serve TREE=dist/hub PORT=8
 	$(RUN) -m publish.serve --root="$$TREE" $(call flags,HOST PORT)
 
 kaggle: $(VENV)/installed  ## publish an artifact on Kaggle Models: make kaggle ARTIFACT=dist/vgg19-block5-conv2 DRY_RUN=true
-	$(RUN) -m publish.kaggle $(call flags,ARTIFACT HANDLE DRY_RUN)
+	$(RUN) -m publish.kaggle $(call flags,ARTIFACT FRAMEWORK HANDLE DRY_RUN)
 
 huggingface: $(VENV)/installed  ## publish an artifact on Hugging Face: make huggingface ARTIFACT=dist/vgg19-block5-conv2 DRY_RUN=true
-	$(RUN) -m publish.huggingface $(call flags,ARTIFACT REPOSITORY PRIVATE DRY_RUN)
+	$(RUN) -m publish.huggingface $(call flags,ARTIFACT FORMATS REPOSITORY PRIVATE DRY_RUN)
 
 bench: $(VENV)/installed  ## measure what the positions cost, and write docs/performance.md
 	$(RUN) -m benchmarks.bench $(BENCH_FLAGS)
@@ -78,12 +82,14 @@ lint: $(VENV)/installed  ## check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+EXTRAS := hub onnx litert safetensors
 DEPENDENCY_GROUPS := export train serve kaggle huggingface demo studio test lint
 
 lock:  ## choose new pinned versions for requirements.txt from the ranges in pyproject.toml
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet uv
-	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml --extra hub $(addprefix --group=,$(DEPENDENCY_GROUPS)) \
+	build/lock/bin/uv pip compile --quiet --upgrade pyproject.toml \
+		$(addprefix --extra=,$(EXTRAS)) $(addprefix --group=,$(DEPENDENCY_GROUPS)) \
 		--universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.txt
 

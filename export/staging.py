@@ -17,7 +17,9 @@ _YOUNG = 60  # seconds
 
 
 @contextlib.contextmanager
-def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[str]:
+def staged(
+    directory: str, names: Sequence[str], overwrite: bool, flag: str = "--output_dir"
+) -> Iterator[str]:
     """Yields a temporary folder beside `directory`; at the end its files become that folder.
 
     The folder at `directory` holds the files of the last complete call or does not exist, never a
@@ -29,6 +31,7 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
       directory: where the files belong; made if it does not exist.
       names: the files that the body writes into the temporary folder; others are removed.
       overwrite: whether an existing folder may be replaced.
+      flag: the flag that says where, for the messages.
 
     Raises:
       UserError: before anything is done, if `directory` exists and `overwrite` is not set, is not
@@ -38,7 +41,7 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
     directory = os.path.realpath(directory)
     parent, name = os.path.split(directory)
     _restore(directory)
-    _check_target(directory, names, overwrite)
+    _check_target(directory, names, overwrite, flag)
     made = _missing_folders(parent)
     try:
         try:
@@ -47,7 +50,7 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
             _remove_abandoned(os.path.join(parent, prefix))
             temporary = tempfile.mkdtemp(prefix=prefix, dir=parent)
         except OSError as error:
-            reason = f"cannot be made ({error.strerror}): choose another --output_dir."
+            reason = f"cannot be made ({error.strerror}): choose another {flag}."
             raise UserError(f"{directory} {reason}") from error
         lock = contextlib.ExitStack()
         try:
@@ -59,7 +62,7 @@ def staged(directory: str, names: Sequence[str], overwrite: bool) -> Iterator[st
             for file in names:
                 os.rename(os.path.join(temporary, file), os.path.join(complete, file))
             _sync(complete, names)
-            _check_target(directory, names, overwrite)
+            _check_target(directory, names, overwrite, flag)
             _swap(complete, directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -91,23 +94,21 @@ def _remove_abandoned(prefix):
                     shutil.rmtree(folder)
 
 
-def _check_target(directory, names, overwrite):
+def _check_target(directory, names, overwrite, flag):
     if not os.path.lexists(directory):
         return
     if not os.path.isdir(directory) or os.path.ismount(directory):
-        raise UserError(
-            f"{directory} is not a folder, or is a mount point: choose another --output_dir."
-        )
+        raise UserError(f"{directory} is not a folder, or is a mount point: choose another {flag}.")
     held = sorted(os.listdir(directory))
     if others := [name for name in held if name not in names]:
         raise UserError(
             f"{directory} holds {others[0]}, which is not part of an artifact: move it away, or "
-            "choose another --output_dir."
+            f"choose another {flag}."
         )
     if held and not overwrite:
         raise UserError(
             f"{directory} already holds {', '.join(held)}: pass --overwrite to replace them, or "
-            "choose another --output_dir."
+            f"choose another {flag}."
         )
 
 

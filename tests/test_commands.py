@@ -98,13 +98,14 @@ VARIABLES = {
     "decoder": BUILD,
     "train": "LAYER WEIGHTS SEED PHOTOS",
     "collection": f"{BUILD} PHOTOS RUNS TRAINING_FLAGS DECODER_DATASET",
+    "convert": "ARCHIVE FORMAT OUTPUT LICENSE",
     "demo": "LAYER OUTPUT_DIR",
     "stylize": "CONTENT STYLE OUTPUT WEIGHTS",
     "studio": "WEIGHTS HOST PORT",
     "tree": "ARTIFACTS OVERWRITE",
     "serve": "HOST PORT",
-    "kaggle": "ARTIFACT HANDLE DRY_RUN",
-    "huggingface": "ARTIFACT REPOSITORY PRIVATE DRY_RUN",
+    "kaggle": "ARTIFACT FRAMEWORK HANDLE DRY_RUN",
+    "huggingface": "ARTIFACT FORMATS REPOSITORY PRIVATE DRY_RUN",
 }
 
 

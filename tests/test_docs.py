@@ -22,7 +22,7 @@ DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").
 # Each has a heading in docs/, with a table of its flags.
 COMMANDS = """
     build_encoder.py build_decoder.py build_collection.py train_decoder.py demo.py
-    stylize.py studio.py training.evaluate training.report benchmarks.bench
+    stylize.py studio.py convert.py training.evaluate training.report benchmarks.bench
     publish.tree publish.serve publish.kaggle publish.huggingface
 """.split()
 

@@ -1,6 +1,7 @@
 """The wheel holds the library alone, and works away from the repository with what it requires."""
 
 import email
+import itertools
 import re
 import shutil
 import subprocess
@@ -114,8 +115,8 @@ def test_the_pinned_packages_suit_the_requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     asked = [
         *project["project"]["dependencies"],
-        *project["project"]["optional-dependencies"]["hub"],
-        *(name for group in project["dependency-groups"].values() for name in group),
+        *itertools.chain(*project["project"]["optional-dependencies"].values()),
+        *itertools.chain(*project["dependency-groups"].values()),
     ]
     pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     for requirement in asked:
