@@ -3,7 +3,8 @@
     python -m benchmarks.bench
 
 prints the tables, and writes them with the plot into docs/performance.md and docs/performance.png.
-With --only=training, or --only=modules, the other part of the page stays as it is.
+The runtimes have their table in docs/runtimes.md. With --only=training, --only=modules or
+--only=runtimes, the other parts of the pages stay as they are.
 Everything in one table is measured in turn, round by round, and compared by medians, so that a
 noisy or slow machine changes the times more than the ratios. PyTorch joins in if it is installed.
 """
@@ -38,17 +39,22 @@ flags.DEFINE_integer("rounds", 7, "How often each thing is timed.", lower_bound=
 flags.DEFINE_integer("side", 512, "The side of a picture, for the tables of times.")
 flags.DEFINE_list("growth", "128,256,512,1024,2048", "The sides of pictures, for the plot.")
 flags.DEFINE_integer("megapixels", 100, "The largest picture, for the table of tiling.")
-flags.DEFINE_enum("only", None, ("modules", "training"), "What to measure; the rest stays.")
-flags.DEFINE_string("output_dir", "docs", "The folder of performance.md and performance.png.")
+flags.DEFINE_enum(
+    "only", None, ("modules", "training", "runtimes"), "What to measure; the rest stays."
+)
+flags.DEFINE_string("output_dir", "docs", "The folder of performance.md, its .png, runtimes.md.")
 
 
 def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
-    if FLAGS.only != "training":
-        measure_modules()
-    if FLAGS.only != "modules":
-        measure_training()
+    for part, measure in (
+        ("modules", measure_modules),
+        ("training", measure_training),
+        ("runtimes", measure_runtimes),
+    ):
+        if FLAGS.only in (None, part):
+            measure()
 
 
 def measure_modules():
@@ -112,6 +118,36 @@ def measure_training():
         ("Batches of photographs", batches_table(steps, batches)),
     ]
     write("training", machine(), sections)
+
+
+def measure_runtimes():
+    from benchmarks import runtimes
+
+    times = {}
+    for layer in runtimes.LAYERS:
+        with tempfile.TemporaryDirectory() as directory:
+            runtimes.write_modules(layer, directory)
+            times[layer] = runtimes.time_runtimes(directory, FLAGS.side, FLAGS.rounds)
+    table = runtimes_table(times)
+    write("runtimes", machine(), [("Times", table)], "runtimes.md")
+
+
+def runtimes_table(times):
+    from benchmarks import runtimes
+
+    columns = list(itertools.product(times, runtimes.WHAT))
+    rows = [
+        f"| seconds per million pixels (ratio), 1x{FLAGS.side}x{FLAGS.side}x3 "
+        f"| {' | '.join(' '.join(column) for column in columns)} |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for name in next(iter(times.values())):
+        cells = []
+        for layer, what in columns:
+            seconds, first = times[layer][name][what], times[layer][runtimes.TENSORFLOW][what]
+            cells.append(f"{seconds / FLAGS.side**2 * 1e6:.2f} ({seconds / first:.2f})")
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def steps_table(steps):
@@ -297,14 +333,14 @@ def machine():
     )
 
 
-def write(part, measured_on, sections):
+def write(part, measured_on, sections, page="performance.md"):
     """Prints the tables of a part, and writes them into the page between its two comments."""
     text = f"{measured_on}.\n"
     for title, table in sections:
         text += f"\n### {title}\n\n{table}\n"
     print(text)
     begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
-    page = pathlib.Path(FLAGS.output_dir, "performance.md")
+    page = pathlib.Path(FLAGS.output_dir, page)
     before, rest = page.read_text(encoding="utf-8").split(begin)
     after = rest.split(end)[1]
     page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")

@@ -35,7 +35,8 @@ def render(
     stated: Mapping,
     publication: Publication,
     host: str = "hub",
-    downloads: Mapping[str, str] | None = None,
+    downloads: Mapping[str, Mapping[str, str]] | None = None,
+    reconstruction: float | None = None,
 ) -> str:
     """Returns a module's card, in Markdown.
 
@@ -43,8 +44,11 @@ def render(
       stated: the module's manifest.
       publication: where it is published, by whom, as which version.
       host: the place where the card is shown, one of `HOSTS`.
-      downloads: for another host than "hub": by kind, for a decoder both, the Python expression
-        that downloads the SavedModel and returns its folder.
+      downloads: for another host than "hub": for each form of the module that is there,
+        "saved_model" or one of `formats.FORMATS`, by kind, for a decoder both, the Python
+        expression that downloads it and returns where it is.
+      reconstruction: the mean absolute error of the picture beside the card, 0 to 255; None if
+        there is no picture.
     """
     spec = manifest.spec_of(stated)
     weights = stated["weights"]
@@ -53,6 +57,7 @@ def render(
     known = {"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}
     dataset = known.get(weights["source"], publication.dataset)
     urls = {s.kind: f'"{publication.url(s, s.archive_name)}"' for s in (spec, spec.mate)}
+    downloads = downloads or {"saved_model": urls}
     values = {
         "spec": spec,
         "publication": publication,
@@ -68,7 +73,8 @@ def render(
         "engine": _ENGINES.get(spec.engine),
         "host": host,
         "package": HOSTS[host],
-        "urls": downloads or urls,
+        "downloads": downloads,
+        "reconstruction": reconstruction,
     }
     return templates.environment().get_template(spec.file("md")).render(values)
 

@@ -1,5 +1,6 @@
 """How the project renders its Jinja templates: cards, pages of a hub, HTML."""
 
+import functools
 import pathlib
 
 import jinja2
@@ -9,6 +10,7 @@ from export.spec import ASSETS
 __all__ = ["environment"]
 
 
+@functools.cache
 def environment(folder: pathlib.Path = ASSETS, html: bool = False) -> jinja2.Environment:
     """Returns the environment for the templates in a folder.
 

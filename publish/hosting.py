@@ -11,13 +11,23 @@ from collections.abc import Mapping
 
 from absl import flags
 
-from export import artifact, card, checksums, licenses
+from export import artifact, card, checksums, formats, licenses
 from export.artifact import Artifact
 from export.spec import Spec
 from unpooling import archive
 from unpooling.errors import UserError, one_line
 
-__all__ = ["Host", "define_flags", "notes", "publish", "readme", "variation"]
+__all__ = [
+    "Host",
+    "convert",
+    "define_flags",
+    "file_name",
+    "notes",
+    "publish",
+    "readme",
+    "unpack",
+    "variation",
+]
 
 # What follows the path of a URL. Whoever has that of an upload can write in the user's name.
 _QUERY = re.compile(r"(?<=\S)\?[^\s'\")]+")
@@ -26,15 +36,23 @@ _QUERY = re.compile(r"(?<=\S)\?[^\s'\")]+")
 class Host:
     """A place where modules are published, by a client package.
 
-    Subclasses have four methods: `default(publisher, spec)` returns where a module goes if the user
-    does not say; `facts(client, place, found)` what is sent beside the files, by name;
-    `upload(client, place, folder, facts)` sends a folder; `errors()` returns the classes of what
-    the client raises if it cannot reach the host or is refused. And these attributes:
+    Subclasses have these methods:
+
+      * `default(publisher, spec)` returns where a module goes if the user does not say;
+      * `facts(client, place, found)` returns what is sent beside the files, by name;
+      * `add_files(folder, found)` writes the module into a folder, in the forms that the host
+        wants, and returns what else of `card.render` the host's card needs, by name;
+      * `downloads(kind, place)` returns, for each of these forms, the Python expression that
+        downloads it and returns where it is;
+      * `upload(client, place, folder, facts)` sends a folder;
+      * `errors()` returns the classes of what the client raises if it cannot reach the host or is
+        refused.
+
+    And these attributes:
 
       * name: for people;
       * key: for cards, one of `card.HOSTS`;
       * form: a regular expression for where a module goes there, and `wanted`, the same in words;
-      * download: the Python expression that downloads a module from there, with `{}` for the place;
       * credentials: the page that says how the client finds the user's.
     """
 
@@ -64,16 +82,20 @@ def publish(host: Host, folder: str, place: str | None, dry_run: bool) -> None:
     if not re.fullmatch(host.form, place, re.ASCII):
         raise UserError(f"{host.wanted}. Received: {place}.")
     places = {"encoder": host.default(publisher, spec.mate), spec.kind: place}
-    text = readme(found, host.key, {k: host.download.format(p) for k, p in places.items()})
+    downloads = {}
+    for kind, where in places.items():
+        for form, expression in host.downloads(kind, where).items():
+            downloads.setdefault(form, {})[kind] = expression
     facts = host.facts(client, place, found)
+    for name, fact in facts.items():
+        print(f"{name}: {fact}")
     with tempfile.TemporaryDirectory(prefix="publish-") as contents:
-        archive.read(found.path("tar.gz")).unpack(contents)
+        shown = host.add_files(contents, found)
         for ending in ("manifest.json", "png"):
             shutil.copy(found.path(ending), contents)
+        text = readme(found, host.key, downloads, **shown)
         pathlib.Path(contents, "README.md").write_text(text, encoding="utf-8", newline="\n")
         checksums.write(contents, _files(contents))
-        for name, fact in facts.items():
-            print(f"{name}: {fact}")
         for name in _files(contents):
             print(f"{os.path.getsize(os.path.join(contents, name)):>13,} bytes  {name}")
         if dry_run:
@@ -102,13 +124,40 @@ def variation(spec: Spec) -> str:
     return dtype + ("-xla" if spec.engine == "xla" else "")
 
 
-def readme(found: Artifact, key: str, downloads: Mapping[str, str]) -> str:
+def readme(
+    found: Artifact, key: str, downloads: Mapping[str, Mapping[str, str]], **shown: object
+) -> str:
     """Returns an artifact's card as a host shows it, see `card.render`.
 
     It is rendered from the manifest, so changes made to the card by hand are not in it.
     """
     publication = card.publication(found.page, found.spec)
-    return card.render(found.manifest, publication, key, downloads)
+    return card.render(found.manifest, publication, key, downloads, **shown)
+
+
+def unpack(found: Artifact, folder: str) -> None:
+    """Writes the SavedModel of an artifact into an empty folder, which is made if need be."""
+    os.makedirs(folder, exist_ok=True)
+    archive.read(found.path("tar.gz")).unpack(folder)
+
+
+def file_name(kind: str, form: str) -> str:
+    """Returns the name of a converted module: "encoder.onnx" for "encoder" and "onnx"."""
+    return f"{kind}{formats.FORMATS[form]}"
+
+
+def convert(found: Artifact, form: str, path: str) -> None:
+    """Converts the module of an artifact and compares the result with it.
+
+    Args:
+      found: the artifact.
+      form: one of `formats.FORMATS`.
+      path: the file to write; for "keras" also a folder.
+
+    Raises:
+      UserError: as `formats.convert`.
+    """
+    formats.convert(found.path("tar.gz"), form, path)
 
 
 def notes(found: Artifact) -> str:

@@ -37,6 +37,12 @@ class Host:
 
 
 class Kaggle(Host):
+    """Beside what all have, `usages`: by place the last description."""
+
+    def __init__(self):
+        super().__init__()
+        self.usages = {}
+
     @property
     def environment(self):
         proxies = {"HTTP_PROXY": self.url, "http_proxy": self.url, "NO_PROXY": "", "no_proxy": ""}
@@ -75,6 +81,11 @@ class Kaggle(Host):
     def CreateModelInstanceVersion(self, body):
         return self._add(_place(body), body["body"])
 
+    def UpdateModelInstance(self, body):
+        assert body["updateMask"] == "overview,usage,licenseName,fineTunable"
+        self.usages[_place(body)] = body
+        return 200, {"id": 2}
+
     def GetModelInstance(self, body):
         return 200, {"versionNumber": len(self.sent[_place(body)])}
 
@@ -98,9 +109,12 @@ class Kaggle(Host):
         return 200, {"id": 2}
 
 
+_FRAMEWORKS = {"TENSOR_FLOW_2": "tensorFlow2", "KERAS": "keras", "TF_LITE": "tfLite"}
+
+
 def _place(body):
-    assert body["framework"] == "MODEL_FRAMEWORK_TENSOR_FLOW_2"
-    return f"{body['ownerSlug']}/{body['modelSlug']}/tensorFlow2/{body['instanceSlug']}"
+    framework = _FRAMEWORKS[body["framework"].removeprefix("MODEL_FRAMEWORK_")]
+    return f"{body['ownerSlug']}/{body['modelSlug']}/{framework}/{body['instanceSlug']}"
 
 
 class HuggingFace(Host):
@@ -148,7 +162,7 @@ class HuggingFace(Host):
     def preupload(self, body, place):
         found = []
         for path in (file["path"] for file in json.loads(body)["files"]):
-            mode = "lfs" if "variables.data" in path else "regular"
+            mode = "lfs" if _is_large(path) else "regular"
             oid = _oid(self.files(place).get(path), path)
             found.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         return {"files": found}
@@ -191,11 +205,15 @@ class HuggingFace(Host):
         return f"{len(self.sent[place]):040x}"
 
 
+def _is_large(path):
+    return path.endswith((".h5", ".safetensors", ".onnx", ".tflite")) or "variables.data" in path
+
+
 def _oid(content, path):
     """What git, or its LFS, knows a file's content by."""
     if content is None:
         return None
-    if "variables.data" in path:
+    if _is_large(path):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 

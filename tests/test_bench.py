@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from benchmarks import bench, names, processes, times, training
+from benchmarks import bench, names, processes, runtimes, times, training
 from tests.conftest import ROOT
 from training import config
 from unpooling import pooling
@@ -107,3 +107,23 @@ def test_training_steps_are_timed_part_by_part(tmp_path, monkeypatch):
     table = bench.batches_table({case: steps}, batches).splitlines()
     assert table[2].startswith("| batches of photographs, 48x32 | ") and len(table) == 5
     assert table[4] == f"| steps, bfloat16 | {1 / steps[training.STEP]:.1f} |"
+
+
+@pytest.mark.slow
+def test_runtimes_are_timed_side_by_side_and_must_agree(tmp_path, monkeypatch):
+    kept = (runtimes.TENSORFLOW, "Keras on JAX", "OpenVINO")
+    monkeypatch.setattr(runtimes, "RUNTIMES", kept)
+    runtimes.write_modules(LAYER, tmp_path)
+    seconds = runtimes.time_runtimes(tmp_path, 32, 1)
+    assert list(seconds) == list(kept) and all(min(each.values()) > 0 for each in seconds.values())
+    table = bench.runtimes_table({LAYER: seconds}).splitlines()
+    assert f"{LAYER} encoder | {LAYER} pair |" in table[0] and len(table) == 2 + len(kept)
+    assert table[2].count("(1.00)") == 2
+
+    other = tmp_path / "other"
+    other.mkdir()
+    runtimes.write_modules("block1_conv2", other)
+    monkeypatch.setattr(runtimes, "RUNTIMES", (runtimes.TENSORFLOW, "OpenVINO"))
+    (other / "encoder.onnx").replace(tmp_path / "encoder.onnx")
+    with pytest.raises(AssertionError, match="OpenVINO: encoder gives"):
+        runtimes.time_runtimes(tmp_path, 32, 1)

@@ -62,8 +62,11 @@ def test_every_card_keeps_the_rules_and_reads_well(layer):
         for engine in ("argmax", "xla"):
             spec = Spec(kind, layer, "int32", engine)
             made = stated(spec, source, training)
-            downloads = {"encoder": 'get("e")', "decoder": 'get("d")'}
-            texts = [card.render(made, Publication(), host, downloads) for host in card.HOSTS]
+            get = {"encoder": 'get("e")', "decoder": 'get("d")'}
+            several = dict.fromkeys(("keras", "saved_model", "onnx", "litert"), get)
+            forms = [("hub", {"saved_model": get}), ("huggingface", several)]
+            forms += [("kaggle", {form: get}) for form in ("keras", "saved_model", "litert")]
+            texts = [card.render(made, Publication(), *form) for form in forms]
             texts.append(card.render(made, Publication()))
             card.check(texts[-1], spec, ARCHIVE, made)
             card.check(texts[-1], spec, ARCHIVE)
@@ -126,7 +129,8 @@ def test_the_license_follows_from_the_weights(kind, source, dataset, training, w
     license = licenses.of(made, dataset)
     assert license.name == name
     for host in card.HOSTS:
-        downloads = None if host == "hub" else {"encoder": "e()", "decoder": "d()"}
+        halves = {"encoder": "e()", "decoder": "d()"}
+        downloads = None if host == "hub" else {"keras": halves, "saved_model": halves}
         text = card.render(made, Publication(dataset=dataset), host, downloads)
         attributed = all(w in text for w in ("K. Simonyan and A. Zisserman", "Changes: ", "CC BY"))
         assert attributed == (name == "cc-by-4.0")

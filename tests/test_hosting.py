@@ -2,7 +2,10 @@
 
 import dataclasses
 import importlib
+import json
 import pathlib
+import re
+import shutil
 import sys
 import types
 from typing import NamedTuple
@@ -14,11 +17,15 @@ import pytest
 import tensorflow_hub as hub
 from PIL import Image
 
-from export import artifact, card, checksums
+from export import artifact, card, checksums, formats
+from export import build as builds
+from export.spec import Spec
 from publish import hosting, huggingface, kaggle
 from tests import fake_hosts
 from tests.conftest import ROOT
+from unpooling import weights
 from unpooling.errors import UserError
+from unpooling.training_record import TrainingRecord
 
 # huggingface_hub's own.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -87,37 +94,214 @@ def encoder(build):
     return str(build("block2_conv2"))
 
 
-def recipe(package):
-    """What docs/publishing.md says, for the layer that is published here."""
-    text = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
-    (block,) = [b for b in card.code_blocks(text) if f"import {package}\n" in b]
-    assert "block5-conv2" in block
-    return block.replace("block5-conv2", "block2-conv2")
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Where converted modules are kept."""
+    return tmp_path_factory.mktemp("converted")
 
 
-def test_what_is_published_is_what_is_downloaded_and_its_page_runs_as_printed(
-    case, host, encoder, saved_model, tmp_path, monkeypatch
-):
-    case.module.publish(encoder)
-    (files,) = host.sent[case.place.format("encoder")]
-    directory = saved_model("block2_conv2")
-    members = [p for p in pathlib.Path(directory).rglob("*") if p.is_file()]
-    members = {path.relative_to(directory).as_posix(): path.read_bytes() for path in members}
-    beside = {"README.md", "SHA256SUMS", "encoder.manifest.json", "encoder.png"}
-    assert files == members | {name: files[name] for name in beside}
-    sums = {name: checksums.digest(files[name])["sha256"] for name in {*files} - {"SHA256SUMS"}}
-    listed = (line.split("  ") for line in files["SHA256SUMS"].decode().splitlines())
-    assert {name: sha256 for sha256, name in listed} == sums
+@pytest.fixture(autouse=True)
+def convert_once(converted, monkeypatch):
+    """Converts each module once, without the check, which test_formats.py tests."""
+    convert = formats.convert
 
+    def copy(archive, format, output):
+        folder = converted / re.sub(r"\W", "_", archive) / format
+        kept = folder / ("file" + pathlib.Path(output).suffix)
+        if not kept.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            convert(archive, format, str(kept))
+        (shutil.copytree if kept.is_dir() else shutil.copy)(kept, output)
+
+    monkeypatch.setattr(formats, "_check_in_fresh_process", lambda *arguments: None)
+    monkeypatch.setattr(formats, "convert", copy)
+
+
+# Each form of a page: where it is sent, with which options, and what lies there beside the card;
+# an empty name is that of the folder itself.
+KERAS_FILES = ("config.json", "metadata.json", "model.weights.h5")
+PAGES = {
+    "kaggle tensorFlow2": ("kaggle", {"framework": "tensorFlow2"}, ("",)),
+    "kaggle keras": ("kaggle", {"framework": "keras"}, ("{}.keras",)),
+    "kaggle tfLite": ("kaggle", {"framework": "tfLite"}, ("{}.tflite",)),
+    "huggingface": (
+        "huggingface",
+        {"formats": ["onnx", "litert"]},
+        (*KERAS_FILES, "model.safetensors", "saved_model/", "{}.onnx", "{}.tflite"),
+    ),
+}
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+
+sys.modules["tensorflow"] = None
+"""
+
+
+def place_of(page, kind):
+    name, options, _ = PAGES[page]
+    place = CASES[name].place.format(kind)
+    return place.replace("tensorFlow2", options.get("framework", "tensorFlow2"))
+
+
+def program(blocks):
+    """The code of a page about block5, for what is published here."""
+    return "\n".join(blocks).replace("block5-conv2", "block2-conv2").replace(".jpg", ".png")
+
+
+@pytest.fixture
+def picture(tmp_path, monkeypatch):
+    """The photograph that pages read, in the working directory: pixels as they are decoded."""
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, (53, 70, 3), np.uint8)
     Image.fromarray(noise).save("photo.png")
-    blocks = card.code_blocks(files["README.md"].decode().replace("photo.jpg", "photo.png"))
-    names = {}
-    exec("\n".join([*blocks, recipe(card.HOSTS[case.module.__name__.partition(".")[2]])]), names)
-    original = hub.load(directory)(names["images"])
-    assert names["unpooled"].shape == (1, 52, 70, 64)
-    np.testing.assert_array_equal(names["encoder"](names["images"])[0], original[0])
+    return noise[np.newaxis, :52].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "page, case",
+    [
+        pytest.param(page, CASES[name], id=page, marks=[pytest.mark.slow] * (name == page))
+        for page, (name, *_) in PAGES.items()
+    ],
+)
+def test_what_is_published_is_what_is_downloaded_and_its_page_runs_as_printed(
+    page, case, host, encoder, build_decoder, saved_model, picture, run_command
+):
+    _, options, held = PAGES[page]
+    folders = {"encoder": encoder, "decoder": str(build_decoder("block2_conv2"))}
+    encode, decode = (hub.load(saved_model("block2_conv2", kind=kind)) for kind in folders)
+    features, *indices = encode(picture)
+    decoded = decode([features, *indices])
+    for kind, folder in folders.items():
+        case.module.publish(folder, **options)
+        (files,) = host.sent[place_of(page, kind)]
+        expected = {"README.md", "SHA256SUMS", f"{kind}.manifest.json", f"{kind}.png"}
+        for name in held:
+            if name in ("", "saved_model/"):
+                directory = pathlib.Path(saved_model("block2_conv2", kind=kind))
+                for path in directory.rglob("*"):
+                    if path.is_file():
+                        member = name + path.relative_to(directory).as_posix()
+                        assert files[member] == path.read_bytes()
+                        expected.add(member)
+            else:
+                expected.add(name.format(kind))
+        assert set(files) == expected
+        sums = {name: checksums.digest(files[name])["sha256"] for name in {*files} - {"SHA256SUMS"}}
+        listed = (line.split("  ") for line in files["SHA256SUMS"].decode().splitlines())
+        assert {name: sha256 for sha256, name in listed} == sums
+
+        names, blocks = {}, card.code_blocks(files["README.md"].decode())
+        assert sum(".png" in program([block]) for block in blocks) == 1 + (page == "huggingface")
+        for block in blocks:
+            for name in ("encoded", "decoded"):
+                names.pop(name, None)
+            exec(program([block]), names)
+            found = names.get("encoded", names).get("features")
+            if found is not None:
+                np.testing.assert_allclose(found, features, rtol=1e-3, atol=1e-3)
+            if "decoded" in names:
+                np.testing.assert_allclose(names["decoded"], decoded, rtol=1e-3, atol=1e-2)
+        if kind == "decoder":
+            assert "decoded" in names
+            if page == "huggingface":
+                script = WITHOUT_TENSORFLOW + program(blocks[:1]) + "\nprint(error)"
+                result = run_command("-c", script, cwd=".", KERAS_BACKEND="jax", **host.environment)
+                assert result.returncode == 0, result.stderr
+                error = abs(np.asarray(decoded) - picture).mean()
+                np.testing.assert_allclose(float(result.stdout.split()[-1]), error, rtol=1e-4)
+        elif "saved_model/" in held or "" in held:
+            assert names["unpooled"].shape == (1, 52, 70, 64)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_code_of_the_docs_runs(case, host, encoder, saved_model, picture):
+    for _, options, _ in (page for page in PAGES.values() if CASES[page[0]] is case):
+        case.module.publish(encoder, **options)
+    text = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
+    package = card.HOSTS[case.module.__name__.partition(".")[2]]
+    (section,) = (s for s in text.split("\n## ")[1:] if f"import {package}\n" in s)
+    exec(program(card.code_blocks(section)), names := {"images": picture})
+    features = hub.load(saved_model("block2_conv2"))(picture)[0]
+    for result in (names["encoder"](picture), names["keras_encoder"](picture)):
+        np.testing.assert_allclose(result[0], features, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", [CASES["kaggle"]], ids=["kaggle"])
+def test_each_variation_on_kaggle_has_the_usage_of_its_page(case, host, encoder):
+    for framework in kaggle.FRAMEWORKS:
+        kaggle.publish(encoder, framework=framework)
+    assert len(host.usages) == len(host.sent) == 3
+    for place, said in host.usages.items():
+        readme = host.sent[place][0]["README.md"].decode()
+        assert said["overview"].startswith("Untrained (random weights): VGG19 up to `block2_conv2`")
+        assert f"\n{said['usage']}\n## Training" in readme and place in said["usage"]
+        assert said["licenseName"] == "MIT" and said["fineTunable"] == ("tfLite" not in place)
+    host.faults["/UpdateModelInstance"] = [500]
+    with pytest.raises(UserError, match="500"):
+        kaggle.publish(encoder)
+
+
+@pytest.mark.parametrize("case", [CASES["huggingface"]], ids=["huggingface"])
+def test_config_says_what_the_model_is_and_keras_still_reads_it(case, host, encoder, build_decoder):
+    huggingface.publish(encoder)
+    (files,) = host.sent[case.place.format("encoder")]
+    config = json.loads(files["config.json"])
+    assert config["class_name"] == "Functional"
+    stated, made = config["unpooling"], artifact.read(encoder).manifest
+    assert stated["layer"] == "block2_conv2" and stated["features"] == {
+        "channels": 128,
+        "stride": 2,
+    }
+    assert stated["positions"]["block1_switches"] == {"channels": 64, "stride": 2}
+    assert stated["preprocessing"]["subtracted"] == [103.939, 116.779, 123.68]
+    assert stated["archive_sha256"] == made["archive"]["sha256"]
+    assert stated["weights_sha256"] == made["weights"]["layers"]
+    with pytest.raises(UserError, match=r"--formats must be some of onnx, litert\. Received: tf"):
+        huggingface.publish(encoder, formats=["tf"])
+
+
+@pytest.fixture(scope="module")
+def trained(build, tmp_path_factory):
+    """The folder of the artifact of a decoder that says it was trained, beside its encoder's."""
+    layer, folder = "block1_conv2", tmp_path_factory.mktemp("trained")
+    shutil.copytree(build(layer), folder / "vgg19-block1-conv2")
+    evaluation = {"photographs": 2, "error": 4.25, "psnr": 31.5, "ssim": 0.9375}
+    record = TrainingRecord(
+        layer=layer,
+        encoder={"source": "random", "sha256": weights.load("random", layer).digests},
+        flags={},
+        photographs={},
+        steps=1,
+        feature_scale=1.0,
+        validation={},
+        evaluation=evaluation,
+    )
+    path = str(folder / "decoder.h5")
+    weights.save(path, weights.load_decoder("random", layer).layers, record)
+    spec = Spec("decoder", layer)
+    return builds.build_decoder(spec, path, output_dir=str(folder), verify=False)
+
+
+@pytest.mark.parametrize("case", [CASES["huggingface"]], ids=["huggingface"])
+def test_a_trained_decoder_has_its_errors_in_the_header_and_a_picture(case, host, trained, capsys):
+    huggingface.publish(trained)
+    (files,) = host.sent["emilutz/vgg19-block1-conv2-unpooling-decoder"]
+    readme = files["README.md"].decode()
+    data = huggingface_hub.ModelCard(readme).data
+    measured = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert measured == {"mae": 4.25, "psnr": 31.5, "ssim": 0.9375}
+    assert {result.dataset_name for result in data.eval_results} == {
+        "2 photographs held out from its training"
+    }
+    assert files["reconstruction.png"].startswith(b"\x89PNG") and "](reconstruction.png)" in readme
+    shutil.rmtree(pathlib.Path(trained).parent / "vgg19-block1-conv2")
+    huggingface.publish(trained)
+    assert "no picture before and after" in capsys.readouterr().out
+    newest = host.sent["emilutz/vgg19-block1-conv2-unpooling-decoder"][-1]
+    assert "reconstruction.png" not in newest and b"reconstruction.png" not in newest["README.md"]
 
 
 def test_license_and_notes_are_the_weights(case, host, encoder):
@@ -164,11 +348,19 @@ def test_another_place_may_be_given_but_none_of_another_form(case, host, encoder
 
 
 def test_builds_for_one_layer_do_not_overwrite_each_other(case, build, host):
-    builds = {("int32", "argmax"): "-int32", ("int64", "xla"): "-xla"}
-    for flags in builds:
-        case.module.publish(str(build("block2_conv2", *flags)))
+    builds = {("int64", "argmax"): "", ("int32", "argmax"): "-int32", ("int64", "xla"): "-xla"}
     place = case.place.format("encoder")
-    assert set(host.sent) == {place + ending for ending in builds.values()}
+    frameworks = ("tensorFlow2", "keras") if case.module is kaggle else ("",)
+    for framework in frameworks:
+        options = {"framework": framework} if framework else {}
+        for flags in builds:
+            case.module.publish(str(build("block2_conv2", *flags)), **options)
+    assert set(host.sent) == {
+        place.replace("tensorFlow2", framework) + ending
+        for framework in frameworks
+        for ending in builds.values()
+    }
+    assert all(len(versions) == 1 for versions in host.sent.values())
 
 
 def test_a_decoder_names_its_encoder(case, host, build_decoder, capsys):
@@ -176,9 +368,8 @@ def test_a_decoder_names_its_encoder(case, host, build_decoder, capsys):
     printed = capsys.readouterr().out
     assert "`decoder.manifest.json` has the SHA-256" in printed
     for half in ("encoder", "decoder"):
-        download = f'_download("{case.place.format(half)}")\n'
-        (line,) = [x for x in printed.splitlines(True) if x.startswith(f"{half.upper()}_URL = ")]
-        assert line.endswith(download)
+        place = case.place.format(half)
+        assert re.search(rf'^{half.upper()}_URL = \w+\.\w+_download\(\s*"{place}"', printed, re.M)
 
 
 @pytest.mark.parametrize("case", [CASES["huggingface"]])
@@ -187,12 +378,14 @@ def test_another_version_replaces_the_variables_and_nothing_of_the_owners(
 ):
     place = case.place.format("encoder")
     case.module.publish(encoder)
-    host.sent[place][0] |= {"LICENSE": b"mine", "variables/variables.data-00000-of-00002": b"old"}
+    gone = {"saved_model/variables/variables.data-00000-of-00002", "encoder.onnx"}
+    gone |= {"saved_model.pb", "variables/variables.index"}  # of before they were in a folder
+    host.sent[place][0] |= {"LICENSE": b"mine", **dict.fromkeys(gone, b"old")}
     case.module.publish(str(build("block2_conv2", "int32")), place)
     old, new = host.sent[place]
-    assert new["saved_model.pb"] != old["saved_model.pb"]
+    assert new["saved_model/saved_model.pb"] != old["saved_model/saved_model.pb"]
     assert new["LICENSE"] == b"mine"
-    assert set(old) - set(new) == {"variables/variables.data-00000-of-00002"}
+    assert set(old) - set(new) == gone
 
 
 FAULTS = {
@@ -232,7 +425,7 @@ def test_without_credentials_or_rights_it_says_so(case, host, encoder, monkeypat
 @pytest.mark.parametrize("bug", [ValueError, OSError])
 def test_a_bug_passes_unchanged(case, host, encoder, monkeypatch, bug):
     upload = mock.Mock(side_effect=bug("mine"))
-    monkeypatch.setattr(getattr(case.module, case.module.__all__[0]), "upload", upload)
+    monkeypatch.setattr(getattr(case.module, case.fake.__name__), "upload", upload)
     with pytest.raises(bug, match="mine") as caught:
         case.module.publish(encoder)
     assert not isinstance(caught.value, UserError)
@@ -245,11 +438,20 @@ def test_without_the_client_it_says_how_to_get_it(case, encoder, monkeypatch):
         case.module.publish(encoder, dry_run=True)
 
 
+UNCHECKED = """
+import runpy, sys
+from export import formats
+
+formats._check_in_fresh_process = lambda *arguments: None
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
+"""
+
+
 def test_the_commands_print_no_secret(case, host, encoder, run_command):
     # First the clients report a failure and try again, then they are refused.
     host.faults = {"PUT ": ["cut"], case.last_call: [403] * 9}
     name = case.module.__name__
-    result = run_command("-m", name, f"--artifact={encoder}", **host.environment)
+    result = run_command("-c", UNCHECKED, name, f"--artifact={encoder}", **host.environment)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert sum(line.startswith(f"{name}: Upload of ") for line in result.stderr.splitlines()) == 1
     assert any(asked.startswith("PUT ") for asked in host.requests)
@@ -273,12 +475,14 @@ def test_every_page_of_imagenets_weights_names_their_authors_and_license(encoder
     words = "K. Simonyan and A. Zisserman, Visual Geometry Group, University of Oxford"
     assert f"CC BY 4.0 (VGG19's ImageNet weights are by {words})" in hosting.notes(found)
     for key in ("kaggle", "huggingface"):
-        readme = hosting.readme(found, key, {"encoder": "here()"})
+        downloads = {name: {"encoder": "here()"} for name in ("keras", "saved_model")}
+        readme = hosting.readme(found, key, downloads)
         assert words in readme and "https://creativecommons.org/licenses/by/4.0/" in readme
     data = huggingface_hub.ModelCard(readme).data.to_dict()
     assert data["license"] == "cc-by-4.0"
     assert data["datasets"] == ["ILSVRC/imagenet-1k"]
-    assert data["library_name"] == "tfhub" and data["pipeline_tag"] == "image-feature-extraction"
+    # Names of huggingface.js: packages/tasks/src/model-libraries.ts and pipelines.ts.
+    assert data["library_name"] == "keras" and data["pipeline_tag"] == "image-feature-extraction"
     assert "untrained" not in data["tags"]
     found = stated(found, source="file", license="apache-2.0")  # as its publisher says
     assert found.license.kaggle == "Apache 2.0" and "file, Apache 2.0; " in hosting.notes(found)
@@ -286,7 +490,8 @@ def test_every_page_of_imagenets_weights_names_their_authors_and_license(encoder
 
 def test_the_header_of_an_untrained_decoder_says_so(build_decoder):
     found = artifact.read(str(build_decoder("block1_conv2")))
-    readme = hosting.readme(found, "huggingface", {"encoder": "e()", "decoder": "d()"})
+    downloads = {"keras": {"encoder": "e()", "decoder": "d()"}}
+    readme = hosting.readme(found, "huggingface", downloads)
     data = huggingface_hub.ModelCard(readme).data.to_dict()
     assert (data["license"], data["pipeline_tag"]) == ("mit", "image-to-image")
-    assert "untrained" in data["tags"] and "datasets" not in data
+    assert "untrained" in data["tags"] and not {"datasets", "model-index"} & set(data)
