@@ -152,12 +152,12 @@ def test_adam_is_the_published_one():
     assert adam.weight_decay is None
 
 
-def muon_by_numpy(kernel, gradients, rate):
-    """Muon with Nesterov's momentum 0.7, five steps of Newton-Schulz, Adam's scale."""
-    momentum = np.zeros_like(kernel)
+def muon_by_numpy(kernel, gradients, rate, momentum):
+    """Muon with Nesterov's momentum, five steps of Newton-Schulz, Adam's scale."""
+    mean = np.zeros_like(kernel)
     for gradient in gradients:
-        momentum = 0.7 * momentum + gradient
-        x = gradient + 0.7 * momentum
+        mean = momentum * mean + gradient
+        x = gradient + momentum * mean
         x = x / (np.linalg.norm(x) + 1e-7)
         for _ in range(5):
             square = x @ x.T
@@ -167,31 +167,37 @@ def muon_by_numpy(kernel, gradients, rate):
 
 
 def adam_by_numpy(values, gradients, rate):
-    """Adam with a memory of 100 steps, at a tenth of the rate."""
+    """Adam with a memory of 100 steps."""
     mean = square = 0.0
     for step, gradient in enumerate(gradients, 1):
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.99 * square + 0.01 * gradient**2
         unbiased = np.sqrt(square / (1 - 0.99**step)), mean / (1 - 0.9**step)
-        values = values - rate / 10 * unbiased[1] / (unbiased[0] + 1e-7)
+        values = values - rate * unbiased[1] / (unbiased[0] + 1e-7)
     return values
 
 
-def test_muon_turns_kernels_and_adam_the_rest():
+@pytest.mark.parametrize("momentum, ratio", [(0.95, 1.0), (0.7, 0.1)])
+def test_muon_turns_kernels_and_adam_the_rest(momentum, ratio):
     random = np.random.default_rng(0)
     last = "decoder_block1_conv1"
     shapes = {"a_kernel": (6, 9), "b_kernel": (36, 5), f"{last}_kernel": (9, 3), "a_bias": (7,)}
     first = {name: random.normal(size=shape) for name, shape in shapes.items()}
     gradients = {name: random.normal(size=(3, *shape)) for name, shape in shapes.items()}
-    rates = {"learning_rate": 0.01, "final_learning_rate": 0.01}
-    muon = optimizers.make_optimizer(asked("block1_conv2", optimizer="muon", **rates), 1)
+    flags = {"learning_rate": 0.01, "final_learning_rate": 0.01, "optimizer": "muon"}
+    flags |= {"muon_momentum": momentum, "adam_ratio": ratio}
+    muon = optimizers.make_optimizer(asked("block1_conv2", **flags), 1)
     variables = [keras.Variable(np.float32(value), name=name) for name, value in first.items()]
     for step in range(3):
         muon.apply([tf.constant(g[step], tf.float32) for g in gradients.values()], variables)
     for variable in variables:
         name = variable.name
         by_adam = variable.ndim == 1 or name == f"{last}_kernel"
-        expected = (adam_by_numpy if by_adam else muon_by_numpy)(first[name], gradients[name], 0.01)
+        start = first[name], gradients[name]
+        if by_adam:
+            expected = adam_by_numpy(*start, 0.01 * ratio)
+        else:
+            expected = muon_by_numpy(*start, 0.01, momentum)
         np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 

@@ -49,6 +49,15 @@ class TrainConfig:
     optimizer: str = _field(
         "adam", "Adam with default parameters, or Muon for the kernels.", choices=("adam", "muon")
     )
+    muon_momentum: float = _field(
+        0.95, "Muon's momentum; a small one makes less noise.", least=0, most=1
+    )
+    adam_ratio: float = _field(
+        1.0,
+        "With Muon: the learning rate of Adam, for the last kernel and the biases, as a part of "
+        "Muon's; a small one makes less noise.",
+        least=0,
+    )
     learning_rate: float = _field(1e-3, "The learning rate at the start.", least=0)
     final_learning_rate: float = _field(2e-4, "The learning rate at the end.", least=0)
     warm_up: float = _field(

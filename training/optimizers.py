@@ -69,9 +69,7 @@ def make_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimize
     That is Adam (D. Kingma and J. Ba, arXiv 1412.6980) with default parameters; or Muon (K. Jordan
     et al., https://kellerjordan.github.io/posts/muon) for all kernels but the last, which makes
     pixels. Its steps are scaled so that Adam's learning rates suit them (J. Liu et al., arXiv
-    2502.16982). Adam with a memory of about 100 steps changes the rest, at a tenth of the rate, and
-    Muon's momentum is 0.7 instead of its authors' 0.95: both leave less noise in the pixels
-    (docs/decoders.md has the trials).
+    2502.16982). Adam with a memory of about 100 steps changes the rest.
     """
     rates = config.learning_rate, config.final_learning_rate
     learning_rate = Linear(*rates, steps, round(config.warm_up * steps))
@@ -80,8 +78,8 @@ def make_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimize
     last = vgg19.convolutions(config.layer, "decoder")[-1].name
     return Muon(
         learning_rate,
-        momentum=0.7,
-        adam_lr_ratio=0.1,
+        momentum=config.muon_momentum,
+        adam_lr_ratio=config.adam_ratio,
         adam_beta_2=0.99,
         adam_weight_decay=None,
         weight_decay=None,
