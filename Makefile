@@ -21,6 +21,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 ARTIFACT ?= dist/vgg19-block5-conv2
 PRIVATE ?= false
+BENCH ?= bench
 DRY_RUN ?= false
 
 # Recipes read them from the environment, so that a value may hold quotes, spaces and dollar signs.
@@ -75,8 +76,8 @@ kaggle: $(VENV)/installed  ## publish an artifact on Kaggle Models: make kaggle 
 huggingface: $(VENV)/installed  ## publish an artifact on Hugging Face: make huggingface ARTIFACT=dist/vgg19-block5-conv2 DRY_RUN=true
 	$(RUN) -m publish.huggingface $(call flags,ARTIFACT FORMATS REPOSITORY PRIVATE DRY_RUN)
 
-bench: $(VENV)/installed  ## measure what the positions cost, and write docs/performance.md
-	$(RUN) -m benchmarks.bench $(BENCH_FLAGS)
+bench: $(VENV)/installed  ## measure what the positions cost, for docs/performance.md; BENCH=style for docs/style.md
+	$(RUN) -m benchmarks.$(BENCH) $(BENCH_FLAGS)
 
 lint: $(VENV)/installed  ## check style and formatting
 	$(VENV)/bin/ruff check .
