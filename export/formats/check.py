@@ -61,8 +61,10 @@ def check(source: Source, format: str, path: str, float16: bool = False) -> Iter
                     raise UserError(f"{what}: {name} differ from the archive's, not in near-ties.")
                 differing, total = differing + wrong.sum(), total + wrong.size
         line = f"{runtime}: {source.outputs[0]} within {max(errors):.1e} of the largest"
-        if total:
+        if differing:
             line += f", {differing:,} of {total:,} switches differ, all in near-ties"
+        elif total:
+            line += f", all {total:,} switches equal"
         yield f"{line}; {len(cases)} sizes"
 
 
