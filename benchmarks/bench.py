@@ -31,6 +31,7 @@ from benchmarks.names import (
     STRAIGHTFORWARD,
     progress,
 )
+from benchmarks.pages import between
 from unpooling import vgg19
 
 FLAGS = flags.FLAGS
@@ -339,11 +340,8 @@ def write(part, measured_on, sections, page="performance.md"):
     for title, table in sections:
         text += f"\n### {title}\n\n{table}\n"
     print(text)
-    begin, end = f"<!-- {part} begins -->", f"<!-- {part} ends -->"
-    page = pathlib.Path(FLAGS.output_dir, page)
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    after = rest.split(end)[1]
-    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+    path = pathlib.Path(FLAGS.output_dir, page)
+    path.write_text(between(path.read_text(encoding="utf-8"), part, f"\n{text}"), encoding="utf-8")
 
 
 def plot(growth, path):

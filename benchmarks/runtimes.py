@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import statistics
 import time
-import traceback
 
 import numpy as np
 
@@ -87,22 +86,19 @@ def _serve(connection, name, folder, side):
     if name in _BACKENDS:
         os.environ["KERAS_BACKEND"] = _BACKENDS[name]
     images = np.random.default_rng(0).uniform(0, 255, (1, side, side, 3)).astype(np.float32)
-    try:
-        encode, decode = _LOADERS.get(name, _keras)(folder)
-        while True:
+    encode, decode = _LOADERS.get(name, _keras)(folder)
+    while True:
+        try:
             what = connection.recv()
-            start = time.perf_counter()
-            result = encode(images)
-            if what == "pair":
-                result = decode(result)
-            first = np.asarray(result[0] if isinstance(result, list) else result)
-            seconds = time.perf_counter() - start
-            connection.send((seconds, float(np.abs(first).mean(dtype=np.float64))))
-    except EOFError:
-        pass
-    except Exception:
-        traceback.print_exc()
-        raise
+        except EOFError:  # That was all.
+            return
+        start = time.perf_counter()
+        result = encode(images)
+        if what == "pair":
+            result = decode(result)
+        first = np.asarray(result[0] if isinstance(result, list) else result)
+        seconds = time.perf_counter() - start
+        connection.send((seconds, float(np.abs(first).mean(dtype=np.float64))))
 
 
 def _tensorflow(folder):

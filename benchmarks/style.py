@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks import processes
 from benchmarks.names import progress
+from benchmarks.pages import between
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("weights", "imagenet", "The encoders', see stylize.py.")
@@ -39,12 +40,17 @@ def main(argv):
     if FLAGS.pairs:
         contents, styles = drawn_pairs(FLAGS.photos, FLAGS.pairs)
         found = measure_pairs(contents, styles, FLAGS.weights, FLAGS.decoders, FLAGS.side)
-        text = between(text, "measures", measures_text(found, FLAGS.pairs))
+        text = printed_between(text, "measures", measures_text(found, FLAGS.pairs))
     sizes = [float(size) for size in FLAGS.megapixels]
     if sizes:
         rows = [measure_size(size, FLAGS.weights, FLAGS.decoders) for size in sizes]
-        text = between(text, "sizes", sizes_text(rows))
+        text = printed_between(text, "sizes", sizes_text(rows))
     page.write_text(text, encoding="utf-8")
+
+
+def printed_between(text, name, table):
+    print(f"\n{table}\n", flush=True)
+    return between(text, name, table)
 
 
 def drawn_pairs(folders, count):
@@ -319,15 +325,6 @@ def sizes_text(rows):
 
 def _wrapped(text):
     return textwrap.fill(text, 120)
-
-
-def between(text, name, table):
-    """A page with another table between two of its comments; prints it, too."""
-    print(f"\n{table}\n", flush=True)
-    begin, end = (f"<!-- {name} {word} -->" for word in ("begin", "end"))
-    if begin not in text or end not in text:
-        raise SystemExit(f"the page must have {begin} and {end}.")
-    return f"{text.partition(begin)[0]}{begin}\n{table}\n{end}{text.partition(end)[2]}"
 
 
 if __name__ == "__main__":

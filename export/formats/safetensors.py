@@ -11,7 +11,7 @@ from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
 from unpooling.errors import UserError
 
-__all__ = ["read", "runtimes", "write"]
+__all__ = ["runtimes", "write"]
 
 _LAYOUT = {
     "names": "LAYER/kernel and LAYER/bias of each convolution, LAYER as in "
@@ -47,19 +47,6 @@ def write(source: Source, path: str) -> None:
     text += b" " * (-len(text) % 8)  # Aligned, as the package aligns it.
     with open(path, "xb") as file:
         file.write(len(text).to_bytes(8, "little") + text + data)
-
-
-def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays of a file of float32, by name, and its metadata."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        data = file.read()
-    metadata = header.pop("__metadata__")
-    arrays = {}
-    for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        arrays[name] = np.frombuffer(data[start:end], "<f4").reshape(entry["shape"])
-    return arrays, metadata
 
 
 def runtimes(source: Source, path: str) -> Iterator[tuple[str, Callable]]:
