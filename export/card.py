@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from export import hub_page, licenses, manifest, templates
+from export import checksums, hub_page, licenses, manifest, templates
 from export.spec import Publication, Spec
 from unpooling.archive import Archive
 from unpooling.errors import UserError, one_line
+from unpooling.weights import pretrained_decoders
 
 __all__ = ["HOSTS", "check", "code_blocks", "publication", "render"]
 
@@ -56,6 +57,7 @@ def render(
     # What the weights were trained on, where that follows from their source.
     known = {"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}
     dataset = known.get(weights["source"], publication.dataset)
+    shipped = {checksums.file_digest(path)["sha256"] for path in pretrained_decoders().values()}
     urls = {s.kind: f'"{publication.url(s, s.archive_name)}"' for s in (spec, spec.mate)}
     downloads = downloads or {"saved_model": urls}
     values = {
@@ -65,6 +67,7 @@ def render(
         "weights": weights,
         "file_name": _cell(weights["file_name"]),
         "dataset": dataset,
+        "shipped": weights["file_sha256"] in shipped,
         "license": licenses.of(stated, dataset),
         "authors": licenses.AUTHORS,
         "origin": (training.get("encoder") or weights).get("source"),

@@ -13,6 +13,7 @@ from export import card, hub_page, licenses, manifest
 from export.spec import Publication, Spec
 from unpooling import archive as archives
 from unpooling.errors import UserError
+from unpooling.weights import load_decoder
 
 ARCHIVE = SimpleNamespace(size=21, sha256="12ab")
 FLAGSHIP = Spec("encoder", "block5_conv2")
@@ -101,6 +102,15 @@ def test_a_card_says_where_the_weights_come_from():
     told = render(source="file", publication=Publication(dataset="coco-2017"))
     assert "<!-- dataset: coco-2017 -->" in told
     assert "The publisher states that they were trained on `coco-2017`." in told
+
+
+def test_the_card_of_a_decoder_that_ships_says_what_it_was_trained_on():
+    spec = Spec("decoder", "block2_conv2")
+    facts = stated(spec, "file", record())
+    assert "What they were trained on is not stated." in card.render(facts, Publication())
+    facts["weights"]["file_sha256"] = load_decoder("pretrained", spec.layer).file_sha256
+    text = card.render(facts, Publication())
+    assert "photographs of BSDS500" in text and "not stated" not in text
 
 
 # By source, dataset, record and the publisher's word: the license.
