@@ -31,7 +31,7 @@ __all__ = [
 HELD_OUT = "held_out"  # validation and test: what no weight was learned from
 SPLITS = ("all", *config.SPLITS, HELD_OUT)  # what can be asked for
 
-MOST_AHEAD = 16  # crops that a training picture gives when it is read
+MOST_AHEAD = 32  # crops that a training picture gives when it is read
 
 # Folders that programs keep beside photographs, in small letters, and files that tell what made a
 # folder: a training run, an artifact.
