@@ -44,7 +44,7 @@ def test_values_and_gradients_are_those_of_tensorflows(shape, dtype):
 
 def test_training_learns_the_same(monkeypatch):
     images = tf.constant(np.stack([photographs.picture(n, 16, 24) for n in range(2)]), tf.float32)
-    config = TrainConfig(layer="block2_conv2", photos="photos", ms_ssim_weight=0, optimizer="muon")
+    config = TrainConfig(layer="block2_conv2", photos="photos", ms_ssim_weight=0, optimizer="soap")
     encoder = weights.load("random", config.layer).layers
     layers, _ = initial_weights.initial_layers(config, encoder, images)
     scale = model.root_mean_square(config.layer, encoder, images)

@@ -7,6 +7,7 @@ import pytest
 from export import build
 from export.spec import Spec
 from tests.conftest import ROOT
+from training.config import TrainConfig
 from unpooling import archive, tiling, vgg19, weights
 from unpooling.decoder import Decoder
 from unpooling.encoder import Encoder
@@ -35,6 +36,8 @@ def test_each_was_trained_for_imagenets_weights_and_says_how_well_it_does(layer)
     card = (ROOT / "unpooling" / "pretrained" / "README.md").read_text(encoding="utf-8")
     assert f"--layer={layer} " in card
     assert f" {training.evaluation['error']:.3f}" in card
+    wanted = {n: v for n, v in training.flags.items() if v is not None and "sha256" not in n}
+    assert TrainConfig(**wanted).layer == layer  # The command can be given again.
 
 
 @pytest.mark.parametrize("layer", vgg19.LAYERS[3:])

@@ -153,8 +153,8 @@ def curves(folder):
 def test_an_interrupted_run_is_resumed_where_the_last_epoch_ended(
     config, tmp_path, monkeypatch, capsys
 ):
-    # bfloat16 and Muon too: what is kept between epochs is float32, the optimizer's state with it.
-    config = dataclasses.replace(config, epochs=3, precision="bfloat16", optimizer="muon")
+    # bfloat16 and SOAP too: what is kept between epochs is float32, the optimizer's state with it.
+    config = dataclasses.replace(config, epochs=3, precision="bfloat16", optimizer="soap")
     folder = folder_of(config)
     draw = callbacks.Samples.on_epoch_end
 
@@ -283,7 +283,7 @@ for arguments in json.loads(sys.argv[1]):
 
 @pytest.mark.slow
 def test_two_devices_share_each_batch(run_command, config, tmp_path):
-    config = dataclasses.replace(config, optimizer="muon", epochs=1, perceptual_weight=0.0)
+    config = dataclasses.replace(config, optimizer="soap", epochs=1, perceptual_weight=0.0)
     shared = dataclasses.replace(config, strategy="mirrored", output_dir=str(tmp_path / "two"))
     odd = dataclasses.replace(shared, batch_size=3)
     runs = json.dumps([dataclasses.asdict(each) for each in (shared, odd)])
@@ -422,6 +422,6 @@ def test_the_recipe_is_for_every_layer():
     for layer in vgg19.LAYERS:
         found = recipe(layer, "shallow.h5", photos="photos", epochs=1)
         assert (found.layer, found.initial_weights, found.epochs) == (layer, "shallow.h5", 1)
-        assert found.optimizer == "muon" and list(found.loss_weights) == ["l1"]
+        assert found.optimizer == "soap" and list(found.loss_weights) == ["l1"]
     with pytest.raises(UserError, match="--layer must be one of"):
         recipe("block6_conv2", photos="photos")

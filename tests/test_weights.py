@@ -337,14 +337,6 @@ def test_a_decoder_of_another_layer_or_without_a_legible_record_is_refused(tmp_p
     assert "its attribute `training` cannot be read (a training record must hold" in message
 
 
-def test_a_start_for_the_next_layer_is_no_decoder(tmp_path):
-    path = tmp_path / "decoder.h5"
-    weights.save(path, random_weights("decoder", LAYER), record(flags={"unpooled_features": True}))
-    message = refusal(path, load=weights.load_decoder)
-    assert "it is a start for the next layer's decoder. Pass it to train_decoder.py" in message
-    assert list(weights.load_decoder(str(path), LAYER, start=True).layers)
-
-
 def test_a_decoder_belongs_to_the_encoder_for_which_it_was_trained():
     encoder = weights.load("random", LAYER)
     for training in (record(), None):

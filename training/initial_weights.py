@@ -61,7 +61,7 @@ def initial_layers(
 def _trained(source, layer, encoder_layers, images):
     """The layers of a file, without what `Reconstruction.decoder_layers` folded into them."""
     held = _layer_of(source)
-    trained = dict(weights.load_decoder(source, held, start=True).layers)
+    trained = dict(weights.load_decoder(source, held).layers)
     first, *_, last = trained
     # (Of a deeper decoder, the convolution that takes features is not copied.)
     scale = model.root_mean_square(min(held, layer, key=vgg19.LAYERS.index), encoder_layers, images)
@@ -88,9 +88,7 @@ def _mirrored(config, taken, encoder_layers, images):
     """`taken`, and the encoder's kernels for the others, scaled one after the other."""
     constants = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
     layer = config.layer
-    features, switches = model.encode_with_switches(
-        layer, constants, images, config.unpooled_features
-    )
+    features, switches = model.encode_with_switches(layer, constants, images)
     ours, theirs = vgg19.convolutions(layer, "decoder"), reversed(vgg19.convolutions(layer))
     mirrored = dict(zip((c.name for c in ours), (c.name for c in theirs), strict=True))
     last = list(mirrored)[-1]

@@ -57,12 +57,8 @@ def encode_with_switches(
     layer: str,
     weights: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
     images: tf.Tensor,
-    unpooled_features: bool = False,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Returns features, dtype of `weights`, and switches, for arguments as of `encoder.encode`.
-
-    With `unpooled_features`, the features are pooled and unpooled again.
-    """
+    """Returns features, dtype of `weights`, and switches, for arguments as of `encoder.encode`."""
     switches = []
 
     def pool(values):
@@ -70,10 +66,7 @@ def encode_with_switches(
         switches.append(where)
         return pooled
 
-    features = encoder.encode(layer, weights, images, pool)
-    if unpooled_features:
-        features = pooling.unpool(*pooling.max_pool_with_switches(features))
-    return features, switches
+    return encoder.encode(layer, weights, images, pool), switches
 
 
 class Reconstruction(keras.Model):
@@ -82,7 +75,7 @@ class Reconstruction(keras.Model):
     Weights learn best at values around 1, but features and pixels are in the hundreds. So the
     decoder is trained in other units: features divided by `feature_scale`, pixels less `MEAN_RGB`
     divided by `PIXEL_SCALE`. `decoder_layers` folds these units into the weights. The encoder's
-    weights are constants. Kernels are kept as matrices, (9 * in, out), for Muon.
+    weights are constants.
 
     `fit` takes batches of images; `evaluate` and validation take (images, counts), as `data`
     makes them. Each term of the loss is a metric of its name, the weighted sum is `loss`.
@@ -94,11 +87,11 @@ class Reconstruction(keras.Model):
         """Makes a model.
 
         Args:
-          config: of which `layer`, `loss_weights`, `precision` and `unpooled_features` count. The
-            term "perceptual" is the mean squared difference of the encoder's features of picture
-            and reconstruction (J. Johnson et al., arXiv 1603.08155). With "bfloat16", the
-            convolutions of a training step are computed in it, all but the last one, which makes
-            pixels; weights, losses and everything outside of training are float32.
+          config: of which `layer`, `loss_weights` and `precision` count. The term "perceptual" is
+            the mean squared difference of the encoder's features of picture and reconstruction
+            (J. Johnson et al., arXiv 1603.08155). With "bfloat16", the convolutions of a training
+            step are computed in it, all but the last one, which makes pixels; weights, losses and
+            everything outside of training are float32.
           encoder_layers: for each convolution of the encoder its (kernel, bias): float32,
             (3, 3, in, out) and (out,).
           initial_layers: likewise for each convolution of the decoder, in the units in which it
@@ -115,14 +108,16 @@ class Reconstruction(keras.Model):
                 f"trained? Received: {scale}."
             )
         self.layer, self.precision, self.feature_scale = config.layer, config.precision, scale
-        self.loss_weights, self.unpooled_features = config.loss_weights, config.unpooled_features
+        self.loss_weights = config.loss_weights
         names = (convolution.name for convolution in vgg19.convolutions(self.layer))
         self._encoder = _cast({name: encoder_layers[name] for name in names})
         self._decoder = {}
         for convolution in vgg19.convolutions(self.layer, "decoder"):
             kernel, bias = initial_layers[convolution.name]
-            kernel = self._add(f"{convolution.name}_kernel", kernel.reshape(-1, kernel.shape[-1]))
-            self._decoder[convolution.name] = kernel, self._add(f"{convolution.name}_bias", bias)
+            self._decoder[convolution.name] = (
+                self._add(f"{convolution.name}_kernel", kernel),
+                self._add(f"{convolution.name}_bias", bias),
+            )
         self._means = {name: keras.metrics.Mean(name=name) for name in ("loss", *self.loss_weights)}
         self.built = True
 
@@ -186,10 +181,9 @@ class Reconstruction(keras.Model):
 
     def _folded(self):
         """{name: (kernel, bias)} with the units folded in: features in, pixels out."""
-        folded = {}
-        for name, (kernel, bias) in self._decoder.items():
-            kernel, bias = tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias)
-            folded[name] = tf.reshape(kernel, [3, 3, -1, bias.shape[0]]), bias
+        folded = {
+            name: tuple(map(tf.convert_to_tensor, pair)) for name, pair in self._decoder.items()
+        }
         first, *_, last = folded
         folded[first] = folded[first][0] / self.feature_scale, folded[first][1]
         folded[last] = folded[last][0] * PIXEL_SCALE, folded[last][1] * PIXEL_SCALE + MEAN_RGB
@@ -198,9 +192,7 @@ class Reconstruction(keras.Model):
     def _reconstruct(self, images, dtype):
         """The features of pictures, and the pictures made of them."""
         constants = _cast(self._encoder, dtype)
-        features, switches = encode_with_switches(
-            self.layer, constants, images, self.unpooled_features
-        )
+        features, switches = encode_with_switches(self.layer, constants, images)
         weights = self._folded()
         *others, last = weights
         weights = {**_cast({name: weights[name] for name in others}, dtype), last: weights[last]}

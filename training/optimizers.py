@@ -4,7 +4,6 @@ import keras
 from keras import ops
 
 from training.config import TrainConfig
-from unpooling import vgg19
 
 __all__ = ["Linear", "make_optimizer"]
 
@@ -31,57 +30,84 @@ class Linear(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < self.warm_up, rising, falling)
 
 
-class Muon(keras.optimizers.Muon):
-    """Keras' Muon with a cheaper Newton-Schulz iteration.
+class Soap(keras.optimizers.Optimizer):
+    """SOAP: Adam in the eigenbases of the gradients' covariances.
 
-    Each step of it multiplies the matrix X by a polynomial in X X^T. Here the polynomials alone are
-    iterated, on the small square matrix, and X is multiplied once: the same values but for
-    rounding, in about a third of the time for the kernels here, which are long and narrow.
+    The method is by N. Vyas et al. (arXiv 2409.11321). What a convolution sees is strongly
+    correlated, so the best steps are many times as large in some directions as in others. Adam
+    scales each coordinate by itself, which helps most in a basis in which the coordinates are
+    independent. Here, each axis of a kernel has such a basis; biases learn by Adam alone.
+
+    Args:
+      learning_rate: a number or a schedule.
+      beta_1, beta_2: how much of the means of gradients and of their squares each step keeps.
+      covariance_beta: likewise of the covariances.
+      every: after how many steps the bases are turned, by one step of orthogonal iteration.
     """
 
-    def zeropower_via_newtonschulz5(self, x, steps: int):
-        """Returns a matrix with the singular vectors of x and singular values near 1.
+    def __init__(
+        self, learning_rate, beta_1=0.9, beta_2=0.99, covariance_beta=0.95, every=20, name="soap"
+    ):
+        super().__init__(learning_rate=learning_rate, name=name)
+        self.beta_1, self.beta_2, self.every = beta_1, beta_2, every
+        self.covariance_beta = covariance_beta
 
-        Args:
-          x: (N, M), floating.
-          steps: the number of iterations.
+    def build(self, variables):
+        """Makes the state for variables of any shapes."""
+        if self.built:
+            return
+        super().build(variables)
+        self._means, self._squares = self.add_optimizer_variables(variables, ["mean", "square"])
+        self._axes = [
+            [self._add_axis(n, f"{v.name}_{axis}") for axis, n in enumerate(v.shape) if v.ndim > 1]
+            for v in variables
+        ]
 
-        Returns:
-          (N, M), the same dtype.
-        """
-        if x.shape[0] > x.shape[1]:
-            transposed = self.zeropower_via_newtonschulz5(ops.transpose(x), steps)
-            return ops.transpose(transposed)
-        x = x / (ops.norm(x) + 1e-7)
-        square = ops.matmul(x, ops.transpose(x))
-        identity = product = ops.eye(x.shape[0], dtype=x.dtype)
-        for _ in range(steps):
-            higher = self.muon_b * square + self.muon_c * ops.matmul(square, square)
-            polynomial = self.muon_a * identity + higher
-            product = ops.matmul(polynomial, product)
-            square = ops.matmul(polynomial, ops.matmul(square, polynomial))
-        return ops.matmul(product, x)
+    def update_step(self, gradient, variable, learning_rate):
+        """Changes a variable by its gradient."""
+        index = self._get_variable_index(variable)
+        mean, square, axes = self._means[index], self._squares[index], self._axes[index]
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        rate = learning_rate * ops.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        bases = [ops.convert_to_tensor(basis) for _, basis in axes]
+        self.assign(mean, self.beta_1 * mean + (1 - self.beta_1) * gradient)
+        squared = ops.square(_turn(gradient, bases))
+        self.assign(square, self.beta_2 * square + (1 - self.beta_2) * squared)
+        change = _turn(ops.convert_to_tensor(mean), bases) / (ops.sqrt(square) + 1e-8)
+        self.assign_sub(variable, rate * _turn(change, map(ops.transpose, bases)))
+        turning = ops.equal(self.iterations % self.every, self.every - 1)
+        for axis, (covariance, basis) in enumerate(axes):
+            others = [n for n in range(len(axes)) if n != axis]
+            new = ops.tensordot(gradient, gradient, axes=[others, others])
+            kept = self.covariance_beta
+            self.assign(covariance, kept * covariance + (1 - kept) * new)
+            self.assign(basis, ops.cond(turning, *_choices(covariance, basis)))
+
+    def _add_axis(self, size, name):
+        """The covariance along an axis, and the basis to learn in."""
+        covariance = self.add_variable((size, size), "zeros", name=f"{name}_covariance")
+        return covariance, self.add_variable((size, size), "identity", name=f"{name}_basis")
+
+
+def _turn(tensor, bases):
+    """A tensor in a new basis for each of its axes; without bases, as it is."""
+    for basis in bases:
+        tensor = ops.tensordot(tensor, basis, axes=[[0], [0]])  # The axis becomes the last one.
+    return tensor
+
+
+def _choices(covariance, basis):
+    """The basis turned towards the covariance's eigenvectors, and as it is."""
+    covariance, basis = ops.convert_to_tensor(covariance), ops.convert_to_tensor(basis)
+    return lambda: ops.qr(ops.matmul(covariance, basis))[0], lambda: basis
 
 
 def make_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     """Returns what changes a decoder's weights, in so many steps.
 
-    That is Adam (D. Kingma and J. Ba, arXiv 1412.6980) with default parameters; or Muon (K. Jordan
-    et al., https://kellerjordan.github.io/posts/muon) for all kernels but the last, which makes
-    pixels. Its steps are scaled so that Adam's learning rates suit them (J. Liu et al., arXiv
-    2502.16982). Adam with a memory of about 100 steps changes the rest.
+    That is Adam (D. Kingma and J. Ba, arXiv 1412.6980) with default parameters, or `Soap`.
     """
     rates = config.learning_rate, config.final_learning_rate
     learning_rate = Linear(*rates, steps, round(config.warm_up * steps))
-    if config.optimizer == "adam":
-        return keras.optimizers.Adam(learning_rate)
-    last = vgg19.convolutions(config.layer, "decoder")[-1].name
-    return Muon(
-        learning_rate,
-        momentum=config.muon_momentum,
-        adam_lr_ratio=config.adam_ratio,
-        adam_beta_2=0.99,
-        adam_weight_decay=None,
-        weight_decay=None,
-        exclude_layers=[f"{last}_kernel$"],
-    )
+    made = {"adam": keras.optimizers.Adam, "soap": Soap}
+    return made[config.optimizer](learning_rate)

@@ -94,10 +94,9 @@ def train(config: TrainConfig) -> str:
             if chief:
                 record = _record(config, encoder, splits, settings, scale, folder)
                 weights.save(folder.decoder, trained.layers, record)
-                if not config.unpooled_features:  # Otherwise it does not decode its layer's.
-                    measured = _evaluate(config, encoder, trained, splits)
-                    record = dataclasses.replace(record, evaluation=measured)
-                    weights.save(folder.decoder, trained.layers, record)
+                measured = _evaluate(config, encoder, trained, splits)
+                record = dataclasses.replace(record, evaluation=measured)
+                weights.save(folder.decoder, trained.layers, record)
                 folder.end()
     return folder.decoder
 

@@ -84,7 +84,7 @@ def load(source: str, layer: str, seed: int = 0) -> Weights:
     return _from_file(source, convolutions)
 
 
-def load_decoder(source: str, layer: str, seed: int = 0, *, start: bool = False) -> Weights:
+def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
     """Returns the weights of the decoder for `layer`.
 
     Args:
@@ -92,7 +92,6 @@ def load_decoder(source: str, layer: str, seed: int = 0, *, start: bool = False)
         "random" for seeded ones; or the path of a decoder.h5 that `save` wrote.
       layer: one of `LAYERS`.
       seed: for "random", from 0 to 2^63 - 1.
-      start: whether to take a file, too, that was trained as a start for the next layer's decoder.
 
     Raises:
       UserError: as `load`, if none ships for this layer, or if the file says that it is another
@@ -115,11 +114,6 @@ def load_decoder(source: str, layer: str, seed: int = 0, *, start: bool = False)
         raise UserError(
             f"weights file {source} holds the decoder for {training.layer}, not for {layer}: pass "
             f"--layer={training.layer}, or another file."
-        )
-    if training is not None and training.flags.get("unpooled_features") and not start:
-        raise UserError(
-            f"weights file {source} decodes features that were pooled and unpooled: it is a start "
-            "for the next layer's decoder. Pass it to train_decoder.py as --initial_weights."
         )
     return weights
 
