@@ -74,7 +74,6 @@ def make_pair(
         "output_dir": os.path.join(output_dir, "runs"),
         "overwrite": True,
         "batch_size": 8,
-        "initial_kernels": "mirrored",  # Better for so few steps.
         "learning_rate": 2e-3,
         "l1_weight": 1.0,
         "epochs": 3,
