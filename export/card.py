@@ -57,7 +57,7 @@ def render(
     # What the weights were trained on, where that follows from their source.
     known = {"imagenet": "imagenet-ilsvrc-2012-cls", "random": "other"}
     dataset = known.get(weights["source"], publication.dataset)
-    shipped = {checksums.file_digest(path)["sha256"] for path in pretrained_decoders().values()}
+    shipped = pretrained_decoders().get(spec.layer) if spec.kind == "decoder" else None
     urls = {s.kind: f'"{publication.url(s, s.archive_name)}"' for s in (spec, spec.mate)}
     downloads = downloads or {"saved_model": urls}
     values = {
@@ -67,7 +67,7 @@ def render(
         "weights": weights,
         "file_name": _cell(weights["file_name"]),
         "dataset": dataset,
-        "shipped": weights["file_sha256"] in shipped,
+        "shipped": shipped and checksums.file_digest(shipped)["sha256"] == weights["file_sha256"],
         "license": licenses.of(stated, dataset),
         "authors": licenses.AUTHORS,
         "origin": (training.get("encoder") or weights).get("source"),

@@ -5,7 +5,7 @@ from keras import ops
 
 from training.config import TrainConfig
 
-__all__ = ["Linear", "make_optimizer"]
+__all__ = ["Linear", "Soap", "make_optimizer"]
 
 
 class Linear(keras.optimizers.schedules.LearningRateSchedule):
@@ -75,18 +75,27 @@ class Soap(keras.optimizers.Optimizer):
         self.assign(square, self.beta_2 * square + (1 - self.beta_2) * squared)
         change = _turn(ops.convert_to_tensor(mean), bases) / (ops.sqrt(square) + 1e-8)
         self.assign_sub(variable, rate * _turn(change, map(ops.transpose, bases)))
-        turning = ops.equal(self.iterations % self.every, self.every - 1)
         for axis, (covariance, basis) in enumerate(axes):
-            others = [n for n in range(len(axes)) if n != axis]
-            new = ops.tensordot(gradient, gradient, axes=[others, others])
-            kept = self.covariance_beta
-            self.assign(covariance, kept * covariance + (1 - kept) * new)
-            self.assign(basis, ops.cond(turning, *_choices(covariance, basis)))
+            self._learn_basis(gradient, axis, covariance, basis)
 
     def _add_axis(self, size, name):
         """The covariance along an axis, and the basis to learn in."""
         covariance = self.add_variable((size, size), "zeros", name=f"{name}_covariance")
         return covariance, self.add_variable((size, size), "identity", name=f"{name}_basis")
+
+    def _learn_basis(self, gradient, axis, covariance, basis):
+        """Adds a gradient to the covariance, and at times turns the basis to its eigenvectors."""
+        others = [n for n in range(gradient.ndim) if n != axis]
+        new = ops.tensordot(gradient, gradient, axes=[others, others])
+        kept = self.covariance_beta
+        self.assign(covariance, kept * covariance + (1 - kept) * new)
+        old = ops.convert_to_tensor(basis)
+        turned = ops.cond(
+            ops.equal(self.iterations % self.every, self.every - 1),
+            lambda: ops.qr(ops.matmul(covariance, old))[0],
+            lambda: old,
+        )
+        self.assign(basis, turned)
 
 
 def _turn(tensor, bases):
@@ -96,12 +105,6 @@ def _turn(tensor, bases):
     return tensor
 
 
-def _choices(covariance, basis):
-    """The basis turned towards the covariance's eigenvectors, and as it is."""
-    covariance, basis = ops.convert_to_tensor(covariance), ops.convert_to_tensor(basis)
-    return lambda: ops.qr(ops.matmul(covariance, basis))[0], lambda: basis
-
-
 def make_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     """Returns what changes a decoder's weights, in so many steps.
 
@@ -109,5 +112,4 @@ def make_optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimize
     """
     rates = config.learning_rate, config.final_learning_rate
     learning_rate = Linear(*rates, steps, round(config.warm_up * steps))
-    made = {"adam": keras.optimizers.Adam, "soap": Soap}
-    return made[config.optimizer](learning_rate)
+    return {"adam": keras.optimizers.Adam, "soap": Soap}[config.optimizer](learning_rate)
