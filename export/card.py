@@ -28,7 +28,7 @@ _ENGINES = {
 _SOURCES = {
     "imagenet": "This image {kind} carries VGG19's ImageNet weights.\n",
     "random": "**This module is untrained: its weights are random.**",
-    "file": "This image {kind} carries weights from a file of its publisher",
+    "file": "This image {kind} carries weights from a file",
 }
 
 

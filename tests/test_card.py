@@ -111,6 +111,7 @@ def test_the_card_of_a_decoder_that_ships_says_what_it_was_trained_on():
     facts["weights"]["file_sha256"] = load_decoder("pretrained", spec.layer).file_sha256
     text = card.render(facts, Publication())
     assert "photographs of BSDS500" in text and "not stated" not in text
+    assert "a file that comes with the package" in first_paragraph(text)
 
 
 # By source, dataset, record and the publisher's word: the license.
