@@ -57,8 +57,7 @@ def time_parts(layer, precision, rounds, folder):
 
     @tf.function
     def encode():
-        cast = {name: [tf.cast(x, dtype) for x in pair] for name, pair in made._encoder.items()}
-        return model.encode_with_switches(layer, cast, images)
+        return model.encode_with_switches(layer, made._encoder, images)
 
     @tf.function
     def compare():

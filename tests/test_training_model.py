@@ -118,6 +118,25 @@ def test_bfloat16_is_close_to_float32_and_falls_too(images):
     assert (found["bfloat16"] != found["float32"]).all()
 
 
+def test_in_bfloat16_a_decoder_learns_from_what_the_encoder_returns(images, monkeypatch):
+    cut, given = images[..., :32, :], []
+    made = make("block3_conv2", cut, precision="bfloat16")
+    decode = model.decoder.decode
+
+    def spy(layer, convolution, features, switches):
+        given.extend([features, *switches])
+        return decode(layer, convolution, features, switches)
+
+    monkeypatch.setattr(model.decoder, "decode", spy)
+    made.train_step(cut)
+    encoder = Encoder("block3_conv2", weights.load("random", "block3_conv2").layers)
+    features, *switches = encoder.compact(cut)
+    assert given[0].dtype == tf.bfloat16
+    np.testing.assert_array_equal(given[0], tf.cast(features, tf.bfloat16))
+    for ours, theirs in zip(given[1:], switches, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_keras_can_be_configured_otherwise(images, monkeypatch):
     monkeypatch.setattr(keras.config, "floatx", lambda: "float16")
     monkeypatch.setattr(keras.config, "max_epochs", lambda: 2)

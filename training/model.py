@@ -90,8 +90,9 @@ class Reconstruction(keras.Model):
           config: of which `layer`, `loss_weights` and `precision` count. The term "perceptual" is
             the mean squared difference of the encoder's features of picture and reconstruction
             (J. Johnson et al., arXiv 1603.08155). With "bfloat16", the convolutions of a training
-            step are computed in it, all but the last one, which makes pixels; weights, losses and
-            everything outside of training are float32.
+            step are computed in it, except for the last one, which makes pixels, and those that
+            encode the pictures: the positions would be other ones. Weights, losses and everything
+            outside of training are float32.
           encoder_layers: for each convolution of the encoder its (kernel, bias): float32,
             (3, 3, in, out) and (out,).
           initial_layers: likewise for each convolution of the decoder, in the units in which it
@@ -191,8 +192,8 @@ class Reconstruction(keras.Model):
 
     def _reconstruct(self, images, dtype):
         """The features of pictures, and the pictures made of them."""
-        constants = _cast(self._encoder, dtype)
-        features, switches = encode_with_switches(self.layer, constants, images)
+        features, switches = encode_with_switches(self.layer, self._encoder, images)
+        features = tf.cast(features, dtype)  # Only now, so that the switches are the encoder's.
         weights = self._folded()
         *others, last = weights
         weights = {**_cast({name: weights[name] for name in others}, dtype), last: weights[last]}
