@@ -46,7 +46,7 @@ class Soap(keras.optimizers.Optimizer):
     """
 
     def __init__(
-        self, learning_rate, beta_1=0.9, beta_2=0.99, covariance_beta=0.95, every=20, name="soap"
+        self, learning_rate, beta_1=0.9, beta_2=0.99, covariance_beta=0.95, every=5, name="soap"
     ):
         super().__init__(learning_rate=learning_rate, name=name)
         self.beta_1, self.beta_2, self.every = beta_1, beta_2, every
