@@ -63,7 +63,9 @@ class TrainConfig:
         0.1, "The weight of the mean squared difference of the pictures' features.", least=0
     )
     precision: str = _field(
-        "float32", "That of the convolutions in a training step.", choices=("float32", "bfloat16")
+        "float32",
+        "That of the decoder's convolutions in a training step.",
+        choices=("float32", "bfloat16"),
     )
     initial_kernels: str = _field(
         "mirrored",
