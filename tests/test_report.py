@@ -97,7 +97,7 @@ def test_sets_are_measured_apart(finished, tmp_path, monkeypatch, capsys):
 
 def test_the_pictures(finished, tmp_path):
     run(tmp_path)
-    for name in ("curves.png", "reconstructions.png", "errors.png", "worst.png"):
+    for name in ("curves.png", "reconstructions.jpg", "errors.png", "worst.jpg"):
         with Image.open(tmp_path / "out" / name) as picture:
             assert min(picture.size) >= 150
             assert len(np.unique(picture.convert("L"))) > 50

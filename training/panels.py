@@ -13,6 +13,7 @@ __all__ = ["draw_panels", "draw_worst", "reduced"]
 _PART = 96  # pixels, the side of the part that is shown enlarged
 _MOST_PIXELS = 2**19  # of a picture in a drawing; a panel is 440 pixels wide
 _INCHES, _DPI = 4.0, 110
+_JPEG = {"quality": 90}  # a PNG has none
 
 
 def reduced(picture: np.ndarray) -> np.ndarray:
@@ -30,7 +31,7 @@ def draw_panels(path: str, panels: Mapping[str, np.ndarray]) -> None:
     """Draws pictures side by side, and below them a part of each, enlarged.
 
     Args:
-      path: the PNG to write, in a folder that is made if need be.
+      path: the JPEG or PNG to write, in a folder that is made if need be.
       panels: {title: picture}, all of one size: (H, W, 3), uint8, or (H, W) for shades of grey.
     """
     height, width = next(iter(panels.values())).shape[:2]
@@ -53,7 +54,7 @@ def draw_panels(path: str, panels: Mapping[str, np.ndarray]) -> None:
     for axes in figure.axes:
         axes.axis("off")
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(path, dpi=_DPI, pil_kwargs=_JPEG)
 
 
 def draw_worst(
@@ -62,7 +63,7 @@ def draw_worst(
     """Draws pictures, where their reconstructions err, and the part where these err most.
 
     Args:
-      path: the PNG to write, in an existing folder.
+      path: the JPEG or PNG to write, in an existing folder.
       groups: {title: [(caption, picture, reconstruction)]}, (H, W, 3), uint8 and float32,
         values in [0, 255] or a little outside.
     """
@@ -92,7 +93,7 @@ def draw_worst(
             axes[3].imshow(decoded, interpolation="nearest")
         for axes in grid.flat:
             axes.axis("off")
-    figure.savefig(path, dpi=_DPI * 0.7)
+    figure.savefig(path, dpi=_DPI * 0.7, pil_kwargs=_JPEG)
 
 
 def _worst_part(errors):

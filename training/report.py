@@ -8,9 +8,9 @@ each set of photographs and on scikit-image's. It prints tables of the means, an
 
     errors.csv             the figures of each photograph
     errors.png             how many photographs have which error; the error against depth
-    worst.png              the photographs of one set with the greatest errors, and where these are
+    worst.jpg              the photographs of one set with the greatest errors, and where these are
     curves.png             the error on validation pictures after each epoch
-    reconstructions.png    a photograph and a part of it, and what each decoder makes of it
+    reconstructions.jpg    a photograph and a part of it, and what each decoder makes of it
 
 A photograph that cannot be measured is named and left out; the exit status is then 1.
 """
@@ -42,7 +42,7 @@ FLAGS = flags.FLAGS
 
 _WORST = 5  # photographs of each layer
 
-_OUTPUTS = ("errors.csv", "errors.png", "worst.png", "curves.png", "reconstructions.png")
+_OUTPUTS = ("errors.csv", "errors.png", "worst.jpg", "curves.png", "reconstructions.jpg")
 
 
 @dataclasses.dataclass
@@ -127,14 +127,14 @@ def report(
                 if name == worst_of:
                     worst[trained.layer] = _worst(trained, measured, start)
     os.makedirs(output_dir, exist_ok=True)
-    errors_csv, errors_png, worst_png, curves_png, reconstructions_png = outputs
+    errors_csv, errors_png, worst_jpeg, curves_png, reconstructions_jpeg = outputs
     write_rows(errors_csv, rows)
     charts.draw_errors(errors_png, rows)
-    panels.draw_worst(worst_png, worst)
+    panels.draw_worst(worst_jpeg, worst)
     if curves := {trained.layer: trained.curve for trained in decoders if trained.errors}:
         charts.draw_curves(curves_png, curves)
     decoded = {t.layer: panels.reduced(t.reconstruct(picture, np.uint8)) for t in decoders}
-    panels.draw_panels(reconstructions_png, {"photograph": panels.reduced(picture), **decoded})
+    panels.draw_panels(reconstructions_jpeg, {"photograph": panels.reduced(picture), **decoded})
     return "\n".join([*_errors_table(decoders, rows), "", *_means_table(rows)]), left_out
 
 
