@@ -1,10 +1,13 @@
 """The transfer: tile by tile as in one piece, by labels, in every kind of small picture."""
 
+import io
+
 import numpy as np
 import pytest
 import scipy.linalg
 import tensorflow as tf
 
+import unpooling
 from tests.descriptors import random_weights
 from unpooling import LAYERS, Decoder, Encoder, style, tiling, vgg19
 from unpooling.errors import UserError
@@ -41,6 +44,7 @@ class Linear:
     """Stands for a trained pair: an encoder that loses nothing, and its decoder, in one."""
 
     layer = LAYERS[0]
+    variables = ()
 
     def __init__(self):
         matrix = np.random.default_rng(0).normal(size=(64, 3))
@@ -213,21 +217,22 @@ def test_strength_goes_from_the_content_to_the_style():
 # --- Labels.
 
 
-def test_labels_without_a_partner_keep_the_content_and_are_named(pairs):
+@pytest.mark.parametrize("options", [{"smoothing": "none"}, {"smoothing": "guided"}])
+def test_labels_without_a_partner_stay_bit_for_bit_and_are_named(pairs, options):
     content, look = photograph(60, 80), photograph(40, 40, seed=1) // 3
     labels = np.ones(content.shape[:2], np.uint8)
     labels[:, :30], labels[:, 60:] = 0, 5
     remarks = []
     found = style.transfer(
-        content, look, pairs, content_mask=labels, smoothing="none", remark=remarks.append
+        content, look, pairs, content_mask=labels, remark=remarks.append, **options
     )
-    kept = style.transfer(content, look, pairs, strength=0, smoothing="none")
-    assert remarks == ["the content's labels 0, 5 keep the content's features: the style has 1."]
-    np.testing.assert_array_equal(found[:, :10], kept[:, :10])
-    np.testing.assert_array_equal(found[:, -8:], kept[:, -8:])
-    assert np.abs(found[:, 35:55].astype(int) - kept[:, 35:55]).mean() > 5
-    with pytest.warns(UserWarning, match="the content's label 3 keeps the content's features"):
-        style.transfer(content, look, pairs[:1], content_mask=0 * labels + 3)
+    assert remarks == ["the content's label 5 stays as in the content: the style has 1."]
+    np.testing.assert_array_equal(found[:, :29], content[:, :29])
+    np.testing.assert_array_equal(found[:, 61:], content[:, 61:])
+    assert np.abs(found[:, 35:55].astype(int) - content[:, 35:55]).mean() > 5
+    with pytest.warns(UserWarning, match="the content's label 3 stays as in the content"):
+        whole = style.transfer(content, look, pairs[:1], content_mask=0 * labels + 3, **options)
+    np.testing.assert_array_equal(whole, content)
 
 
 def test_each_label_takes_the_colours_of_its_partner_with_a_soft_seam():
@@ -365,10 +370,22 @@ def test_a_style_that_was_saved_gives_the_same_bits(pairs, tmp_path):
     learnt.save(path)
     loaded = Style.load(path)
     assert loaded.layers == learnt.layers == LAYERS[:2] and loaded.labels == (1, 2)
+    assert loaded.encoders == learnt.encoders and loaded.has_mask and learnt.has_mask
     np.testing.assert_array_equal(
         style.transfer(content, loaded, pairs), style.transfer(content, learnt, pairs)
     )
     assert [p.name for p in tmp_path.iterdir()] == ["look.npz"]
+
+
+def test_a_style_goes_with_the_encoders_that_it_was_learnt_with(pairs):
+    (encoder, decoder), _ = pairs
+    layers = {name: (k.numpy(), b.numpy() + 1) for name, (k, b) in encoder.weights.items()}
+    other = [(Encoder(LAYERS[0], layers), decoder)]
+    learnt, others = (Style.learn(PICTURE, each) for each in (pairs, other))
+    with pytest.raises(UserError, match="was learnt with another encoder of block1_conv2"):
+        style.transfer(PICTURE, learnt, other)
+    with pytest.raises(UserError, match="learnt with different encoders of block1_conv2"):
+        Style.mix([learnt, others])
 
 
 def test_styles_mix(pairs):
@@ -413,10 +430,23 @@ def test_modules_are_found_as_hubs_and_trees_lay_them_out(build, build_decoder, 
         style.load_modules(tmp_path / "deep", 2)
 
 
+def test_of_several_versions_of_a_module_the_newest_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpooling, "load", lambda path: path)
+    monkeypatch.setattr(tiling, "layer_of", lambda path: LAYERS[0])
+    for kind in ("encoder", "decoder"):
+        for version in ("2", "9", "10"):
+            folder = tmp_path / f"vgg19-block1-conv2-unpooling-{kind}" / version
+            folder.mkdir(parents=True)
+            (folder / "saved_model.pb").touch()
+    ((encoder, decoder),) = style.load_modules(tmp_path, 1)
+    assert encoder.name == decoder.name == "10"
+
+
 # --- Wrong input.
 
 
 PICTURE = np.zeros((6, 8, 3), np.uint8)
+PARTS = {"count": (), "mean": 64, "covariance": 64 * 65 // 2}  # of block1_conv2, and their sizes
 LABELS = np.ones((6, 8), np.uint8)
 
 
@@ -454,12 +484,17 @@ def test_styles_that_do_not_fit_are_refused(pairs, tmp_path):
     for weights in ([1], [1, -1], [0, 0], [1, float("nan")]):
         with pytest.raises(UserError, match="weights"):
             Style.mix([learnt, learnt], weights)
+    known = {f"block1_conv2/1/{part}": np.ones(size) for part, size in PARTS.items()}
+    np.save(array := io.BytesIO(), np.ones(3))
     broken = {
         "text.npz": lambda path: path.write_text("no archive"),
         "other.npz": lambda path: np.savez(path, values=np.ones(3)),
         "shapes.npz": lambda path: np.savez(path, **{"block1_conv2/1/mean": np.ones(3)}),
         "objects.npz": lambda path: np.savez(path, **{"block1_conv2/1/mean": np.array([None])}),
-        "empty.npz": lambda path: np.savez(path),
+        "none.npz": lambda path: np.savez(path),
+        "nobody.npz": lambda path: np.savez(path, **known),
+        "empty.npz": lambda path: path.touch(),
+        "array.npz": lambda path: path.write_bytes(array.getvalue()),
         "missing.npz": lambda path: None,
     }
     for name, write in broken.items():

@@ -139,8 +139,9 @@ def test_what_is_there_is_replaced_only_if_asked(stylize, folder):
     assert stylize() == ["content.png"]
     assert "made.png is there already: pass --overwrite" in stylize.remarks[0]
     assert (folder / "out" / "made.png").read_text() == "dear"
-    with pytest.raises(UserError, match=r"style.png is an input"):
-        stylize(save_style="style.png", overwrite=True)
+    stylize(None, "style.png", None, save_style="look.npz")
+    with pytest.raises(UserError, match=r"look.npz is an input"):
+        stylize(style="look.npz", save_style="look.npz", overwrite=True)
     assert stylize(overwrite=True) == [] and pixels("out/made.png").shape == CONTENT.shape
 
 
@@ -210,12 +211,12 @@ def test_label_0_stays_and_a_palette_counts_as_labels(stylize):
     mask.putpalette([9, 9, 9] * 256)
     mask.save("mask.png")
     options = {"smoothing": "none", "overwrite": True}
-    stylize(output="plain.png", strength=0, **options)
     stylize(output="whole.png", **options)
     stylize(output="masked.png", content_mask="mask.png", **options)
-    plain, whole, masked = (pixels(f"{name}.png") for name in ("plain", "whole", "masked"))
-    np.testing.assert_array_equal(masked[:, :20], plain[:, :20])
-    assert np.any(masked[:, 36:] != plain[:, 36:]) and np.any(masked != whole)
+    whole, masked = (pixels(f"{name}.png") for name in ("whole", "masked"))
+    np.testing.assert_array_equal(masked[:, :20], CONTENT[:, :20])
+    assert np.any(masked[:, 36:] != CONTENT[:, 36:]) and np.any(masked != whole)
+    assert not stylize.remarks
     os.mkdir("masks")
     os.rename("mask.png", "masks/content.png")
     stylize(output="again.png", content_mask="masks", **options)
@@ -242,17 +243,18 @@ def test_a_mask_that_does_not_fit_is_named(stylize, name, mask, fails, words):
 
 
 @pytest.mark.parametrize(
-    ("labels", "known", "expected"),
+    ("labels", "known", "has_mask", "expected"),
     [
-        (None, (1,), None),
-        (None, (7,), [7, 7, 7]),
-        (None, (1, 7), None),
-        ([0, 7, 255], (1,), [0, 1, 1]),
-        ([0, 7, 255], (7,), [0, 7, 255]),
+        (None, (1,), False, [1, 1, 1]),
+        (None, (7,), True, [7, 7, 7]),
+        (None, (1, 7), True, None),
+        ([0, 7, 255], (1,), False, [0, 1, 1]),
+        ([0, 7, 255], (7,), True, [0, 7, 255]),
+        ([0, 1, 2], (1,), True, [0, 1, 2]),
     ],
 )
-def test_masks_of_one_side_alone_are_enough(labels, known, expected):
-    style = Style({"block1_conv2": dict.fromkeys(known)})
+def test_masks_of_one_side_alone_are_enough(labels, known, has_mask, expected):
+    style = Style({"block1_conv2": dict.fromkeys(known)}, {}, has_mask)
     labels = None if labels is None else np.uint8([labels])
     found = files.match_labels(labels, (1, 3), style)
     assert (None if found is None else found.tolist()) == (expected and [expected])
@@ -273,18 +275,36 @@ def test_masks_of_one_side_alone_are_enough(labels, known, expected):
         ({"style_mask": ["a.png", "b.png"]}, "one style mask for each of 1 pictures"),
         ({"style_weights": [1, 2]}, "1 styles need as many weights. Received: 2"),
         ({"strength": 1.5}, "`strength` must be from 0 to 1"),
-        ({"save_style": "out"}, "out is a folder"),
+        ({"style": ["style.png"] * 2, "style_weights": [0, 0]}, "weights of styles must be at"),
+        ({"save_style": "out.npz"}, "out.npz is a folder"),
+        ({"save_style": "look"}, "a style is saved as .npz. Received: look"),
+        ({"save_style": "content.png/look.npz"}, "is not a folder: choose another output"),
+        ({"save_style": "look.npz", "strength": 2}, "`strength` must be from 0 to 1"),
+        ({"content": ["content.png"] * 2, "output": "file"}, "several pictures need a folder"),
         ({"output": "content.png/made.png"}, "is not a folder: choose another output"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_at_once(stylize, arguments, words):
+def test_arguments_that_do_not_fit_are_refused_at_once(
+    stylize, folder, monkeypatch, arguments, words
+):
+    monkeypatch.setattr(files, "load_pairs", lambda *arguments: pytest.fail("too late"))
+    (folder / "file").touch()
+    (folder / "out.npz").mkdir()
+    before = sorted(os.listdir())
     if arguments.get("output") == "content.png/made.png":
         assert stylize(**arguments) == ["content.png"]
         assert words in stylize.remarks[0]
         return
     with pytest.raises(UserError, match=words):
         stylize(**arguments)
-    assert os.listdir("out") == []
+    assert sorted(os.listdir()) == before and os.listdir("out") == []
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_work(stylize, monkeypatch):
+    monkeypatch.setattr(files, "load_pairs", lambda *arguments: pytest.fail("too late"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not path.endswith("out"))
+    assert stylize(output="out/new/made.png") == ["content.png"]
+    assert "out may not be written to: choose another output" in stylize.remarks[0]
 
 
 class Terminal(io.StringIO):

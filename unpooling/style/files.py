@@ -16,8 +16,8 @@ from unpooling import pictures
 from unpooling.errors import UserError, one_line
 from unpooling.options import METHODS, SMOOTHINGS
 from unpooling.style.pairs import load_modules, load_pairs
-from unpooling.style.style import Style
-from unpooling.style.transfer import transfer
+from unpooling.style.style import Style, check_weights
+from unpooling.style.transfer import check_options, transfer
 
 __all__ = ["match_labels", "stylize"]
 
@@ -96,6 +96,9 @@ def stylize(
     for path, mask in zip(styles, style_masks, strict=True):
         if _is_saved(path) and mask:
             raise UserError(f"{one_line(path)} knows its labels: a style mask is for a picture.")
+    if len(styles) > 1 or style_weights:
+        check_weights(style_weights, len(styles))
+    check_options(depth, strength, method, smoothing)
     failed = []
 
     def note_on(path, line):
@@ -111,6 +114,8 @@ def stylize(
     content_masks = _masks(content_mask, found, "content")
     inputs += [*found, *filter(None, content_masks)]
     if save_style is not None:
+        if not _is_saved(os.fspath(save_style)):
+            raise UserError(f"a style is saved as {_SAVED}. Received: {one_line(save_style)}.")
         _check_target(save_style, inputs, overwrite)
     jobs = []
     outputs = _outputs(found, output, found != contents or len(found) > 1, inputs) if found else []
@@ -145,19 +150,13 @@ def stylize(
         with clock.share(cost) as part:
             learnt.append(Style.learn(picture, pairs, labels, fast=fast, progress=part))
     known = Style.mix(learnt, style_weights) if len(learnt) > 1 or style_weights else learnt[0]
+    known.check_pairs(pairs)  # It may have been saved; here it fails once, not for each picture.
     if save_style is not None:
         _make_folder(save_style)
         known.save(save_style)
         say(f"{one_line(save_style)}: the style is saved.")
 
-    options = {
-        "strength": strength,
-        "method": method,
-        "smoothing": smoothing,
-        "fast": fast,
-    }
-    # Options that do not fit fail here, once, and not for each picture.
-    transfer(np.zeros((32, 32, 3), np.uint8), known, pairs, remark=lambda line: None, **options)
+    options = {"strength": strength, "method": method, "smoothing": smoothing, "fast": fast}
     for number, (path, target, mask, cost) in enumerate(jobs, 1):
         started = time.monotonic()
         try:
@@ -191,8 +190,8 @@ def match_labels(
 ) -> np.ndarray | None:
     """Returns the labels of a content as they go with a style.
 
-    A style without a mask is for all labels but 0; a content without a mask takes the label of a
-    style that has only one.
+    A style without a mask is for all labels but 0. A content without a mask takes the label of a
+    style whose mask has only one.
 
     Args:
       labels: (H, W), uint8, or None.
@@ -200,9 +199,8 @@ def match_labels(
       style: the style.
     """
     if labels is None:
-        alone = len(style.labels) == 1 and style.labels != (1,)
-        return np.full(shape, style.labels[0], np.uint8) if alone else None
-    return np.minimum(labels, 1) if style.labels == (1,) else labels
+        return np.full(shape, style.labels[0], np.uint8) if len(style.labels) == 1 else None
+    return labels if style.has_mask else np.minimum(labels, 1)
 
 
 def _listed(paths):
@@ -273,7 +271,8 @@ def _outputs(paths, output, several, inputs):
     if not (several or folder):
         pictures.check_format(output)
         return [output]
-    if several and not folder and os.path.splitext(output)[1].lower() in pictures.FORMATS:
+    is_file = os.path.exists(output) or os.path.splitext(output)[1].lower() in pictures.FORMATS
+    if is_file and not folder:
         raise UserError(f"several pictures need a folder to write to. Received: {output}.")
     taken = {_identity(path) for path in inputs}
     outputs = []
@@ -296,6 +295,13 @@ def _identity(path):
 
 def _check_target(path, inputs, overwrite):
     if not os.path.lexists(path):
+        folder = os.path.dirname(os.path.abspath(path))
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.isdir(folder):
+            raise UserError(f"{one_line(folder)} is not a folder: choose another output.")
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{one_line(folder)} may not be written to: choose another output.")
         return
     if os.path.isdir(path):
         raise UserError(f"{one_line(path)} is a folder: choose another name.")
@@ -307,11 +313,7 @@ def _check_target(path, inputs, overwrite):
 
 
 def _make_folder(path):
-    folder = os.path.dirname(path) or "."
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{one_line(folder)} is not a folder: choose another output.") from error
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
 
 
 def _cost(pixels, fast):

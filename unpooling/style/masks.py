@@ -1,16 +1,19 @@
 """Labels of regions, as weights that pass softly from one region into the next."""
 
+from collections.abc import Callable, Collection
 from typing import Self
 
 import numpy as np
 
 from unpooling.errors import UserError
-from unpooling.style.tiles import cut
+from unpooling.style.tiles import cut, padded_tiles
 
-__all__ = ["Mask"]
+__all__ = ["Mask", "blended"]
 
 # The width of the seam between two labels: this part of the mean side of the picture.
 _SEAM = 0.01
+
+_SIDE = 256  # of a tile, in pixels
 
 
 class Mask:
@@ -55,6 +58,15 @@ class Mask:
         self._labels = labels.astype(np.uint8, copy=False)
         self._radius = max(1, round(_SEAM * np.sqrt(labels.size) / 2))
 
+    def only(self, labels: Collection[int]) -> Self:
+        """Returns these labels alone; all others become 0."""
+        if set(self.labels) <= {0, *labels}:
+            return self
+        kept = np.zeros(256, np.uint8)
+        kept[list(labels)] = list(labels)
+        found = np.zeros(self._shape, np.uint8) if self._labels is None else kept[self._labels]
+        return Mask(found, found)
+
     def reduced(self, factor: int) -> Self:
         """Returns the labels in the middle of squares with sides of `factor` pixels."""
         if self._labels is None or factor == 1:
@@ -95,3 +107,31 @@ class Mask:
             sums = (sums[:, size:] - sums[:, :-size])[::scale, ::scale]
             weights[int(label)] = (sums / np.float32(size**2)).reshape(-1, 1)
         return weights
+
+
+def blended(
+    content: np.ndarray,
+    mask: Mask,
+    changed: Callable[[int, tuple[int, int, int, int], np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Returns a picture in which each label is changed in its own way, and label 0 in none.
+
+    Args:
+      content: (H, W, 3), uint8.
+      mask: its labels.
+      changed: takes a label, a box (top, bottom, left, right), and the content's pixels in it,
+        (h, w, 3), float32; returns what they become, of that shape.
+
+    Returns:
+      (H, W, 3), uint8: of label 0 the content's bits, but where it passes into other labels.
+    """
+    out = np.empty_like(content)
+    for tile in padded_tiles(*content.shape[:2], side=_SIDE):
+        place = tile.place()[1:]
+        pixels = content[place].astype(np.float32)
+        values = []
+        for label, weight in mask.weights(tile.inner, 1).items():
+            value = changed(label, tile.inner, pixels) if label else pixels
+            values.append(value if weight is None else value * weight.reshape(*value.shape[:2], 1))
+        out[place] = np.clip(np.rint(sum(values)), 0, 255)
+    return out

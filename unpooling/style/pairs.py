@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 import unpooling
 from unpooling import tiling, vgg19
@@ -44,8 +45,8 @@ def load_modules(place: str | os.PathLike, depth: int = 3) -> Pairs:
     Args:
       place: a folder or an http or https address that holds, for each block and for each half,
         `vgg19-blockK-conv2-unpooling-encoder`, as a folder or a .tar.gz, or an artifact,
-        `vgg19-blockK-conv2/encoder.tar.gz`; in a folder also deeper, as in the tree of a hub. Of an
-        address, version 1.
+        `vgg19-blockK-conv2/encoder.tar.gz`; in a folder also deeper, as in the tree of a hub, the
+        newest version. Of an address, version 1.
       depth: from 1 to 5.
 
     Raises:
@@ -96,11 +97,16 @@ def _module(place, layer, kind):
         f"{artifact}/{kind}.tar.gz",
     )
     for pattern in wanted:
-        found = sorted(pathlib.Path(place).glob(f"**/{pattern}"))
+        found = list(pathlib.Path(place).glob(f"**/{pattern}"))
         if found:
-            path = found[-1]
+            path = max(found, key=_with_numbers)
             return unpooling.load(path.parent if path.name == "saved_model.pb" else path)
     raise UserError(
         f"{one_line(place)} holds no {kind} for {layer}: neither {module} nor {artifact}/"
         f"{kind}.tar.gz."
     )
+
+
+def _with_numbers(path):
+    """A path as a key for sorting, by which version 10 follows version 9."""
+    return [int(p) if p.isdigit() else p for p in re.split(r"([0-9]+)", str(path))]

@@ -21,8 +21,7 @@ import math
 import numpy as np
 
 from unpooling.style import reduction
-from unpooling.style.masks import Mask
-from unpooling.style.tiles import padded_tiles
+from unpooling.style.masks import Mask, blended
 
 __all__ = ["smoothed"]
 
@@ -30,7 +29,6 @@ _RADIUS = 0.15  # of the windows: this part of the mean side of the picture
 _REGULARISATION = 0.03  # the variance, of values in [0, 1], below which a window counts as flat
 _FITTED_RADIUS = 16  # pixels; maps are fitted where windows have about this radius
 _MOST_GAIN = 3  # of the contrast that is given back
-_SIDE = 256  # of a tile, in pixels
 _NOTHING = 1e-6  # a weight
 
 
@@ -40,25 +38,20 @@ def smoothed(content: np.ndarray, picture: np.ndarray, mask: Mask, factor: int =
     Args:
       content: (H, W, 3), uint8.
       picture: what was made of it, floating, (H, W, 3), or of `reduction.reduced(content, factor)`.
-      mask: the content's labels.
+      mask: the content's labels. What has label 0 stays as it is.
       factor: see there.
 
     Returns:
       (H, W, 3), uint8.
     """
     maps, spacing = _local_maps(content, picture, mask, factor)
-    out = np.empty_like(content)
-    for tile in padded_tiles(*content.shape[:2], side=_SIDE):
-        place = tile.place()[1:]
-        pixels = content[place].astype(np.float32)
-        values = []
-        for label, weight in mask.weights(tile.inner, 1).items():
-            changed = pixels  # A label too small for the reduced picture stays as it is.
-            if label in maps:
-                changed = _applied(maps[label], spacing, tile.inner, pixels)
-            values.append(changed if weight is None else changed * weight.reshape(_plane(pixels)))
-        out[place] = np.clip(np.rint(sum(values)), 0, 255)
-    return out
+
+    def changed(label, box, pixels):
+        if label not in maps:  # It is too small for the reduced picture.
+            return pixels
+        return _applied(maps[label], spacing, box, pixels)
+
+    return blended(content, mask, changed)
 
 
 def _local_maps(content, picture, mask, factor):
@@ -75,6 +68,8 @@ def _local_maps(content, picture, mask, factor):
     spacing = max(1, round(radius / _FITTED_RADIUS))
     maps = {}
     for label, weight in mask.reduced(factor).weights(box, 1).items():
+        if not label:
+            continue
         weight = np.ones(_plane(guide)) if weight is None else weight.reshape(_plane(guide))
         small = (reduction.reduced(each, spacing) for each in (guide, goal - guide, weight))
         found = _fit(*small, max(1, round(radius / spacing)))

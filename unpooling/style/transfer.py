@@ -16,11 +16,12 @@ from unpooling.options import SMOOTHINGS
 from unpooling.style import passes, reduction, statistics, transforms
 from unpooling.style import smoothing as filters
 from unpooling.style.checks import check_choice, check_picture
-from unpooling.style.masks import Mask
+from unpooling.style.masks import Mask, blended
 from unpooling.style.progress import Progress
 from unpooling.style.style import Style
+from unpooling.style.tiles import cut
 
-__all__ = ["SMOOTHINGS", "transfer"]
+__all__ = ["SMOOTHINGS", "check_options", "transfer"]
 
 _PASSES = 3  # over the content: it is encoded twice and decoded once
 
@@ -46,8 +47,8 @@ def transfer(
     between two levels a picture is kept in float16. The same arguments give the same bits.
 
     A picture without a mask has label 1 throughout. Each label of the content takes the statistics
-    of the same label in the style; label 0, and labels that the style does not have, keep the
-    content's features. Labels pass softly into each other.
+    of the same label in the style. Label 0, and labels that the style does not have, stay exactly
+    as they are. Labels pass softly into each other.
 
     Args:
       content: (H, W, 3), uint8, RGB, of any size.
@@ -63,7 +64,7 @@ def transfer(
       style_mask: (H', W'), likewise; only with a picture as style.
       fast: whether to make the transfer on pictures reduced to about one megapixel, and to carry
         it to the content's size by the local affine maps of smoothing.
-      remark: takes one line about labels that keep the content's features.
+      remark: takes one line about labels other than 0 that stay as they are.
       progress: takes the part that is done, up to 1; what it raises ends the transfer.
       side: of a tile, in pixels.
 
@@ -71,19 +72,19 @@ def transfer(
       (H, W, 3), uint8, RGB.
 
     Raises:
-      UserError: if an argument is none of those.
+      UserError: if an argument is none of those, or the style was learnt with other encoders.
     """
     check_picture(content, "content")
-    check_choice("method", method, transforms.METHODS)
-    check_choice("smoothing", smoothing, SMOOTHINGS)
-    strengths = _strengths(strength, len(pairs))
+    strengths = check_options(len(pairs), strength, method, smoothing)
     mask = Mask(content_mask, content)
     if isinstance(style, Style) and style_mask is not None:
         raise UserError("`style_mask` belongs to a picture: a learnt style has its labels.")
     factor = reduction.factor(content) if fast else 1
     start = 0.0
     progress = progress or (lambda part: None)
-    if not isinstance(style, Style):
+    if isinstance(style, Style):
+        style.check_pairs(pairs)
+    else:
         check_picture(style, "style")
         size = style.size / (reduction.factor(style) ** 2 if fast else 1)
         start = size / (size + _PASSES * content.size / factor**2)
@@ -91,8 +92,8 @@ def transfer(
             style, pairs, style_mask, fast=fast, progress=lambda part: progress(start * part)
         )
     layers = [tiling.layer_of(encoder) for encoder, _ in pairs]
-    _check_layers(style, layers)
     _name_labels(mask, style, remark)
+    mask = mask.only(style.labels)
     plain = smoothing == "none" and factor == 1
     picture = content if factor == 1 else reduction.reduced(content, factor)
     small, pixels = mask.reduced(factor), picture.size // 3
@@ -105,18 +106,27 @@ def transfer(
             maps = {
                 label: transforms.affine(found[label], wanted[label], method, level)
                 for label in found
-                if label in wanted
             }
         step = done.step(layer, pixels, passes=2 if level else _PASSES)
         last = layer == layers[0]
         picture = passes.apply(
             pair, picture, small, maps, np.uint8 if last and plain else np.float16, side, step
         )
-    return picture if plain else filters.smoothed(content, picture, mask, factor)
+    if not plain:
+        return filters.smoothed(content, picture, mask, factor)
+    return blended(content, mask, lambda label, box, pixels: cut(picture, box))
 
 
-def _strengths(strength, depth):
-    """One strength for each level."""
+def check_options(
+    depth: int, strength: float | Sequence[float], method: str, smoothing: str
+) -> list[float]:
+    """Returns one strength for each level, once the options of `transfer` have been checked.
+
+    Raises:
+      UserError: if one of them does not fit.
+    """
+    check_choice("method", method, transforms.METHODS)
+    check_choice("smoothing", smoothing, SMOOTHINGS)
     strengths = [strength] * depth if np.ndim(strength) == 0 else list(strength)
     if len(strengths) != depth or not all(0 <= level <= 1 for level in strengths):
         raise UserError(
@@ -126,20 +136,11 @@ def _strengths(strength, depth):
     return strengths
 
 
-def _check_layers(style, layers):
-    missing = [layer for layer in layers if layer not in style.layers]
-    if missing:
-        raise UserError(
-            f"this style knows the features of {', '.join(style.layers)}, not of "
-            f"{', '.join(missing)}: transfer with a smaller depth, or learn the style anew."
-        )
-
-
 def _name_labels(mask, style, remark):
-    alone = [label for label in mask.labels if label not in style.labels]
+    alone = [label for label in mask.labels if label not in (0, *style.labels)]
     if alone:
         names = ", ".join(map(str, alone))
         remark(
-            f"the content's label{'s' * (len(alone) > 1)} {names} keep{'s' * (len(alone) == 1)} "
-            f"the content's features: the style has {', '.join(map(str, style.labels))}."
+            f"the content's label{'s' * (len(alone) > 1)} {names} stay{'s' * (len(alone) == 1)} as "
+            f"in the content: the style has {', '.join(map(str, style.labels))}."
         )
