@@ -6,6 +6,8 @@ serves it at http://127.0.0.1:7860/, for a browser on this machine. A Hugging Fa
 file as it is, see docs/style.md. Nothing is sent anywhere.
 """
 
+import contextlib
+import io
 import os
 import pathlib
 import tempfile
@@ -35,7 +37,6 @@ def build(pairs, most_megapixels: float = 50) -> "gr.Blocks":  # noqa: F821
       most_megapixels: larger pictures are refused.
     """
     import gradio as gr
-    from PIL import Image
 
     from unpooling import pictures
     from unpooling.style import METHODS, SMOOTHINGS, Style, transfer
@@ -50,12 +51,6 @@ def build(pairs, most_megapixels: float = 50) -> "gr.Blocks":  # noqa: F821
                 f"{name} has {height * width / 1e6:.1f} megapixels. This page takes up to "
                 f"{most_megapixels:g}: reduce it, or use stylize.py, which takes any size."
             )
-
-    def shown(photograph):
-        image = Image.fromarray(photograph.pixels)
-        image.info["icc_profile"] = photograph.profile
-        image.thumbnail((_SHOWN, _SHOWN))
-        return image
 
     def restyle(
         content,
@@ -102,7 +97,7 @@ def build(pairs, most_megapixels: float = 50) -> "gr.Blocks":  # noqa: F821
                 pictures.write_photograph(path, changed)
                 # Gradio has copied the file when it asks for the next result.
                 yield (
-                    (shown(photograph), shown(changed)),
+                    (_shown(photograph), _shown(changed)),
                     gr.DownloadButton(value=path, interactive=True),
                 )
         except UserError as error:
@@ -194,6 +189,19 @@ def build(pairs, most_megapixels: float = 50) -> "gr.Blocks":  # noqa: F821
         button.click(restyle, inputs, [result, download], api_name="restyle")
     page.queue(default_concurrency_limit=_AT_ONCE)
     return page
+
+
+def _shown(photograph):
+    """The picture to show, in sRGB: Gradio writes no profile into its JPEG."""
+    from PIL import Image, ImageCms
+
+    image = Image.fromarray(photograph.pixels)
+    image.thumbnail((_SHOWN, _SHOWN))
+    if photograph.profile is not None:
+        with contextlib.suppress(OSError, ImageCms.PyCMSError):  # A damaged profile.
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(photograph.profile))
+            image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
+    return image
 
 
 def main() -> None:

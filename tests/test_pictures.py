@@ -1,6 +1,8 @@
 """Picture files: right values for every kind, written by hand and read back."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -64,9 +66,9 @@ def test_16_bit_grey_keeps_its_upper_8_bits(tmp_path, name):
     np.testing.assert_array_equal(found, (grey >> 8)[..., np.newaxis].repeat(3, axis=-1))
 
 
-def tiff(path, bits, data, format=1, order="big"):
+def tiff(path, bits, data, format=1, order="big", black=1):
     """A TIFF of two grey pixels in one row: its header, and after it the pixels."""
-    tags = [(256, 2), (257, 1), (258, bits), (262, 1), (273, 134), (277, 1), (278, 1)]
+    tags = [(256, 2), (257, 1), (258, bits), (262, black), (273, 134), (277, 1), (278, 1)]
     tags += [(279, len(data)), (339, format)]
     header = (b"MM\0*" if order == "big" else b"II*\0") + (8).to_bytes(4, order)
     header += len(tags).to_bytes(2, order)
@@ -84,6 +86,12 @@ def test_big_endian_and_12_bits_keep_their_upper_8_bits_too(tmp_path):
     assert found[0, :, 0].tolist() == [0x12, 0xFE]
     (tmp_path / "12.pgm").write_bytes(b"P5 2 1 4095 \x01\x23\x0f\xed")
     assert read_picture(tmp_path / "12.pgm")[0, :, 0].tolist() == [0x12, 0xFE]
+
+
+@pytest.mark.parametrize("bits, data", [(8, b"\x12\xfe"), (16, b"\x34\x12\xdc\xfe")])
+def test_a_tiff_in_which_0_is_white_is_no_negative(tmp_path, bits, data):
+    path = tiff(tmp_path / "a.tif", bits, data, order="little", black=0)
+    assert read_picture(path)[0].tolist() == [[0xED] * 3, [0x01] * 3]
 
 
 @pytest.mark.parametrize("bits, format", [(32, 1), (32, 2), (16, 2)])
@@ -157,6 +165,37 @@ def test_a_photographs_transparency_is_read_from_every_kind(tmp_path, mode, opti
     assert (None if found.alpha is None else found.alpha[0].tolist()) == expected
 
 
+@pytest.mark.parametrize(
+    ("bits", "kind", "key", "row", "pixels", "expected"),
+    [
+        (1, 0, [1], "40", [0, 255], [255, 0]),
+        (2, 0, [2], "60", [85, 170], [255, 0]),
+        (4, 0, [3], "03", [0, 51], [255, 0]),
+        (8, 0, [3], "0203", [2, 3], [255, 0]),
+        (16, 0, [0x1234], "12341235", [0x12, 0x12], [0, 255]),
+        (16, 2, [0x1234] * 3, "1234" * 3 + "3412" * 3, [0x12, 0x34], [0, 255]),
+    ],
+)
+def test_the_transparent_colour_of_a_png_has_the_bits_of_its_file(
+    tmp_path, bits, kind, key, row, pixels, expected
+):
+    """Pillow writes neither few bits nor 16 of RGB, so the file is made by hand."""
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 2, 1, bits, kind, 0, 0, 0),
+        b"tRNS": struct.pack(f">{len(key)}H", *key),
+        b"IDAT": zlib.compress(b"\0" + bytes.fromhex(row)),
+        b"IEND": b"",
+    }
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in chunks.items():
+        checksum = zlib.crc32(name + content)
+        data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+    (tmp_path / "a.png").write_bytes(data)
+    found = pictures.read_photograph(tmp_path / "a.png")
+    assert found.pixels[0, :, 0].tolist() == pixels
+    assert found.alpha.dtype == np.uint8 and found.alpha[0].tolist() == expected
+
+
 def test_only_a_profile_of_rgb_is_kept(tmp_path):
     profile = bytes(16) + b"RGB " + bytes(12)
     for mode, kept in (("RGB", profile), ("CMYK", None)):
@@ -172,10 +211,43 @@ def test_only_a_profile_of_rgb_is_kept(tmp_path):
 def test_a_mask_gives_its_labels(tmp_path, mode, colours, expected):
     mask = Image.new(mode, (2, 1))
     if mode == "P":
-        mask.putpalette([7, 7, 7] * 10)
+        mask.putpalette([7, 8, 9] * 10)
     mask.putdata(colours)
     mask.save(tmp_path / "mask.png")
     assert pictures.read_mask(tmp_path / "mask.png").tolist() == [expected]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["a.png", "a.gif", "a.bmp", "a.tif"])
+@pytest.mark.parametrize("shades", [(255, 0), (0, 128, 255), (200, 100)])
+def test_a_mask_with_a_palette_of_greys_gives_its_shades(tmp_path, name, shades):
+    labels = np.repeat(np.uint8([shades]), 4, axis=1)
+    grey = Image.fromarray(labels)
+    numbered = Image.fromarray(np.repeat(np.uint8([range(len(shades))]), 4, axis=1)).convert("P")
+    numbered.putpalette(np.repeat(shades, 3).tolist())
+    adaptive = grey.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=len(shades))
+    for mask in (numbered, grey.quantize(len(shades)), adaptive):
+        assert mask.mode == "P"
+        for options in ({}, {"transparency": b"\0\x80"}) if name == "a.png" else ({},):
+            mask.save(tmp_path / name, **options)
+            np.testing.assert_array_equal(pictures.read_mask(tmp_path / name), labels)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([0, 3], [255, 0]),  # White and black: the colours are not used.
+        ([1, 1], [1, 1]),
+        ([0, 2], [0, 2]),  # Grey is one of the colours.
+        ([3, 1], [3, 1]),
+    ],
+)
+def test_a_mask_with_a_palette_of_colours_gives_its_numbers(tmp_path, numbers, expected):
+    mask = Image.new("P", (2, 1))
+    mask.putpalette([255, 255, 255, 200, 0, 0, 128, 128, 128, 0, 0, 0])
+    mask.putdata(numbers)
+    mask.save(tmp_path / "a.png")
+    assert pictures.read_mask(tmp_path / "a.png").tolist() == [expected]
 
 
 @pytest.mark.parametrize(

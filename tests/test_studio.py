@@ -1,5 +1,9 @@
-"""The page of studio.py, in a real browser: upload, run, see the result, download it."""
+"""The page of studio.py, in a real browser: upload, run, see the result, download it.
 
+What it shows is also tested without one.
+"""
+
+import io
 import json
 import os
 import re
@@ -9,7 +13,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import ROOT
@@ -145,8 +149,22 @@ def test_two_people_at_once_get_each_their_own(browser, server, photographs):
         assert other.run("document.documentElement.scrollWidth") <= 390
 
 
-def test_only_files_that_were_uploaded_are_read(server, photographs):
-    file = {"path": str(photographs / "content.png"), "meta": {"_type": "gradio.FileData"}}
+def upload(server, content):
+    """Uploads a PNG without a browser, and returns its path on the server."""
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    request = urllib.request.Request(
+        f"{server}/gradio_api/upload",
+        body + content + b"\r\n--x--\r\n",
+        {"content-type": "multipart/form-data; boundary=x"},
+    )
+    with urllib.request.urlopen(request) as response:
+        (path,) = json.load(response)
+    return path
+
+
+def restyle(server, path):
+    """Runs the transfer without a browser, with a photograph as its own style."""
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     data = [file, file, 1, 1, "ot", "none", False, None, None]
     request = urllib.request.Request(
         f"{server}/gradio_api/call/restyle",
@@ -156,5 +174,35 @@ def test_only_files_that_were_uploaded_are_read(server, photographs):
     with urllib.request.urlopen(request) as response:
         number = json.load(response)["event_id"]
     with urllib.request.urlopen(f"{server}/gradio_api/call/restyle/{number}") as response:
-        events = response.read().decode()
+        return response.read().decode()
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# One in which the first channel means green and the second one red.
+SWAPPED = SRGB.replace(b"rXYZ", b"none").replace(b"gXYZ", b"rXYZ").replace(b"none", b"gXYZ")
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        (None, (200, 40, 90)),
+        (SRGB, (200, 40, 90)),
+        (SWAPPED, (40, 200, 90)),
+        (SWAPPED[:200], (200, 40, 90)),
+        (SWAPPED[:128] + bytes(500), (200, 40, 90)),
+    ],
+    ids=["none", "sRGB", "swapped", "cut", "damaged"],
+)
+def test_what_is_shown_has_the_colours_that_the_profile_means(server, profile, expected):
+    written = io.BytesIO()
+    Image.new("RGB", (32, 32), (200, 40, 90)).save(written, "PNG", icc_profile=profile)
+    events = restyle(server, upload(server, written.getvalue()))
+    (before, _), _ = json.loads(re.search("^data: (.*)$", events, re.MULTILINE)[1])
+    with urllib.request.urlopen(before["url"]) as response, Image.open(response) as image:
+        assert image.format == "JPEG" and "icc_profile" not in image.info
+        np.testing.assert_allclose(image.getpixel((16, 16)), expected, atol=6)
+
+
+def test_only_files_that_were_uploaded_are_read(server, photographs):
+    events = restyle(server, str(photographs / "content.png"))
     assert events.startswith("event: error") and "content-styled" not in events

@@ -208,7 +208,7 @@ def test_label_0_stays_and_a_palette_counts_as_labels(stylize):
     labels = np.zeros((40, 56), np.uint8)
     labels[:, 28:] = 3
     mask = Image.fromarray(labels).convert("P")
-    mask.putpalette([9, 9, 9] * 256)
+    mask.putpalette([7, 8, 9] * 256)
     mask.save("mask.png")
     options = {"smoothing": "none", "overwrite": True}
     stylize(output="whole.png", **options)

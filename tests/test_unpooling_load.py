@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import os
 import pathlib
 import shutil
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 import unpooling
 from export import archive as archives
 from tests import descriptors
+from unpooling import archive
 from unpooling.errors import UserError
 
 ENCODER = descriptors.ENGINES[0]
@@ -121,6 +123,58 @@ def test_what_is_no_module_is_refused(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"\xff" * 9)
     with pytest.raises(UserError, match=r"is refused: .*not a SavedModel"):
         unpooling.load(tmp_path)
+
+
+def cut(path, kept):
+    path.write_bytes(path.read_bytes()[:kept])
+
+
+def rename(path, old, new):
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: cut(folder / archive.FILES[1], 99),
+        lambda folder: cut(folder / archive.FILES[2], 99),
+        lambda folder: (folder / archive.FILES[1]).write_bytes(bytes(10**6)),
+        lambda folder: rename(folder / "saved_model.pb", b"Conv2D:output:0", b"Conv2E:output:0"),
+    ],
+    ids=["variables cut", "index cut", "variables zeroed", "graph"],
+)
+def test_a_damaged_module_is_refused_in_a_line(saved_model, tmp_path, damage):
+    folder = tmp_path / "module"
+    shutil.copytree(ENCODER.directory(saved_model), folder)
+    damage(folder)
+    archives.pack(folder, tmp_path / "module.tar.gz")
+    for place in (folder, tmp_path / "module.tar.gz"):
+        with pytest.raises(UserError) as error:
+            unpooling.load(place)
+        assert str(error.value).startswith(f"{place} is damaged or incomplete (")
+        assert str(error.value).endswith("). Copy or download it again and compare its checksum.")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("missing", [*archive.FILES[1:], archive.FOLDER])
+def test_a_folder_without_all_its_files_is_refused_in_a_line(saved_model, tmp_path, missing):
+    folder = tmp_path / "module"
+    shutil.copytree(ENCODER.directory(saved_model), folder)
+    os.rename(folder / missing, tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"module is damaged or incomplete \(.*\)\. Copy") as error:
+        unpooling.load(folder)
+    assert "experimental_io_device" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_too_little_memory_is_no_damage(saved_model, monkeypatch):
+    def load(directory):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    monkeypatch.setattr(tf.saved_model, "load", load)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        unpooling.load(ENCODER.directory(saved_model))
 
 
 @pytest.mark.usefixtures("never_loaded")

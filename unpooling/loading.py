@@ -17,6 +17,9 @@ from unpooling.weights import import_keras
 
 __all__ = ["load"]
 
+# What TensorFlow raises for damaged files, those of the variables and the graph.
+_DAMAGED = (FileNotFoundError, LookupError, ValueError, AttributeError, tf.errors.OpError)
+
 
 def load(path_or_url: str | os.PathLike, sha256: str | None = None) -> object:
     """Loads an encoder or a decoder that this project has exported.
@@ -37,7 +40,8 @@ def load(path_or_url: str | os.PathLike, sha256: str | None = None) -> object:
       `trainable_variables` and `signatures`. See `Encoder` and `Decoder` for shapes and ranges.
 
     Raises:
-      UserError: if there is no module at this place, it has another SHA-256, or it is refused.
+      UserError: if there is no module at this place, it has another SHA-256, or it is refused or
+        damaged.
     """
     place = os.fspath(path_or_url)
     if place.startswith(("http://", "https://")):
@@ -69,7 +73,16 @@ def _load_folder(directory, name):
         if glob.escape(directory) != directory:  # TensorFlow takes such a path for a pattern.
             copy = stack.enter_context(tempfile.TemporaryDirectory())
             directory = shutil.copytree(directory, copy, dirs_exist_ok=True)
-        module = tf.saved_model.load(directory)
+        try:
+            module = tf.saved_model.load(directory)
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except _DAMAGED as error:
+            reason = one_line(str(error).partition("\n")[0])  # The next lines advise programmers.
+            raise UserError(
+                f"{name} is damaged or incomplete ({reason}). Copy or download it again and "
+                "compare its checksum."
+            ) from error
     # A function holds its variables by weak references: without these, those of
     # `load(path).compact(images)` would be gone before the call.
     functions = (getattr(module, name, None) for name in ("compact", "features"))

@@ -93,23 +93,45 @@ def read_photograph(path: str | os.PathLike) -> Photograph:
       UserError: as `read_picture`.
     """
     with _opened(path) as image:
-        bits = image.tag_v2.get(258, [16])[0] if image.format == "TIFF" else 16
+        tags = image.tag_v2 if image.format == "TIFF" else {}
+        bits, negative = tags.get(258, [16])[0], tags.get(262) == 0
+        key = _transparent_colour(image)
         ImageOps.exif_transpose(image, in_place=True)
         profile = image.info.get("icc_profile") or b""
         profile = profile if profile[16:20] == b"RGB " else None
         # Pillow would clip to 8 bits. Of a PPM, it scales what has more to 16.
         if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
-            grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
-            return Photograph(np.repeat(grey[..., np.newaxis], 3, axis=-1))
+            values = np.asarray(image)
+            grey = (values >> (bits - 8)).astype(np.uint8)
+            grey = 255 - grey if negative else grey  # As Pillow does with 8 bits.
+            alpha = None if key is None else np.where(values == key, 0, 255).astype(np.uint8)
+            return Photograph(np.repeat(grey[..., np.newaxis], 3, axis=-1), alpha)
         if image.mode in ("I", "F"):
             kind = {"I": "32-bit or signed integers", "F": "floating-point values"}[image.mode]
             raise ValueError(f"it holds {kind}, whose range is unknown")
         alpha = None
         if image.has_transparency_data:
+            if key is not None:
+                image.info["transparency"] = key
             alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         image.info.pop("transparency", None)  # Pillow would warn that it is dropped.
         pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         return Photograph(pixels, alpha, profile)
+
+
+def _transparent_colour(image):
+    """Returns what a file just opened says of transparent colours, for the values that are read.
+
+    A PNG states its one transparent colour with its own bits, and Pillow leaves it so. Of 16 bits
+    of grey all are read.
+    """
+    key = image.info.get("transparency")
+    kind = image.tile[0].args if key is not None and image.format == "PNG" else None
+    if kind in ("L;2", "L;4"):
+        return key * {"L;2": 85, "L;4": 17}[kind]
+    if kind == "RGB;16B":
+        return tuple(value >> 8 for value in key)
+    return key
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -126,9 +148,9 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
     """Returns the labels of a mask.
 
     Args:
-      path: a picture with one channel, whose shades of grey are the labels (black 0, white 255), or
-        with a palette, of which the numbers of the colours are. Black and white of one bit are 0
-        and 255, too.
+      path: a picture with one channel or a palette. Its shades of grey are the labels: black 0,
+        white 255, of one bit, too. If the palette has colours, its numbers are the labels, unless
+        the mask uses black and white alone.
 
     Returns:
       (H, W), uint8.
@@ -143,7 +165,17 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
                 f"a mask must be grey, with one channel of 8 bits, or have a palette, but it is "
                 f"{image.mode}"
             )
-        return np.asarray(image.convert("L") if image.mode == "1" else image)
+        if image.mode != "P":
+            return np.asarray(image.convert("L"))
+        numbers = np.asarray(image)
+        palette = np.zeros((256, 3), np.uint8)
+        colours = np.reshape(image.getpalette(), (-1, 3))
+        palette[: len(colours)] = colours
+        used = set(map(tuple, palette[np.flatnonzero(image.histogram())].tolist()))
+        # Among the colours of a palette for labels, such as that of Pascal VOC, some are grey.
+        if np.all(palette == palette[:, :1]) or used <= {(0, 0, 0), (255, 255, 255)}:
+            return palette[numbers, 0]
+        return numbers
 
 
 @contextlib.contextmanager
