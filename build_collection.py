@@ -36,7 +36,8 @@ flags.DEFINE_string("runs", "runs", "The folder of the training runs.")
 flags.DEFINE_string(
     "training_flags",
     "",
-    "Further flags of train_decoder.py, such as --precision=bfloat16; they win over the recipe.",
+    "Further flags of train_decoder.py, such as --precision=bfloat16; they win over the recipe. "
+    "Not --layer, --weights, --seed, --photos and --output_dir, which follow from other flags.",
 )
 cli.define_dataset_flag(
     "decoder_dataset",

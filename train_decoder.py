@@ -29,7 +29,8 @@ _FIELDS = dataclasses.fields(config.TrainConfig)
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
-    """Defines a flag for each field of `TrainConfig` but those that `export.cli` defines."""
+    """Defines a flag for each field of `TrainConfig`."""
+    cli.define_weights_flag(values)
     define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
     for field in (field for field in _FIELDS if "help" in field.metadata):
         kind = (typing.get_args(field.type) or (field.type,))[0]
@@ -67,7 +68,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.define_weights_flags()
     define_flags()
     flags.adopt_module_key_flags(cli)  # So that --help lists them.
     cli.run("train_decoder", main, interrupted="the same flags resume after the last epoch.")

@@ -20,6 +20,7 @@ __all__ = [
     "define_pairs_flags",
     "define_publication_flags",
     "define_seed_flag",
+    "define_weights_flag",
     "define_weights_flags",
     "fail",
     "pairs",
@@ -43,6 +44,9 @@ _PUBLICATION = {
 _REFUSED = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room, or choose"),
     errno.EACCES: "Choose",
+    errno.EEXIST: "Choose",  # a file in the place of a folder
+    errno.ENOTDIR: "Choose",  # below a file
+    errno.EISDIR: "Choose",  # a folder in the place of a file
     errno.EIO: "Choose",
     errno.ENAMETOOLONG: "Choose",
     errno.EPERM: "Choose",
@@ -52,23 +56,25 @@ _REFUSED = {
 
 def define_weights_flags() -> None:
     """Defines --weights and --seed of an encoder."""
-    _define_weights_flag()
+    define_weights_flag()
     define_seed_flag()
 
 
-def _define_weights_flag():
+def define_weights_flag(values: flags.FlagValues = FLAGS) -> None:
+    """Defines --weights of an encoder."""
     flags.DEFINE_string(
         "weights",
         "imagenet",
         "The encoder's: `imagenet` (downloaded by keras.applications), `random`, or the path of "
         "a file that Keras wrote for VGG19 (.h5, .weights.h5, .keras).",
+        flag_values=values,
     )
-    flags.register_validator("weights", bool, message="must not be empty")
+    flags.register_validator("weights", bool, message="must not be empty", flag_values=values)
 
 
 def define_pairs_flags() -> None:
     """Defines the flags that say which pairs style transfer takes: see `unpooling.style`."""
-    _define_weights_flag()
+    define_weights_flag()
     flags.DEFINE_string(
         "decoders",
         "pretrained",

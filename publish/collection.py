@@ -1,5 +1,6 @@
 """Builds the whole family: encoders, trained decoders, and the page of the collection."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,19 @@ from export.spec import Publication, Spec
 from publish import tree
 from training import config, train
 from training.run_folder import RunFolder
-from unpooling import vgg19, weights
-from unpooling.errors import UserError
+from unpooling import weights
+from unpooling.errors import UserError, one_line
 
 __all__ = ["build_collection"]
+
+# Fields of `TrainConfig` that follow from flags of the collection, and these.
+_OWN = {
+    "layer": "--layer",
+    "weights": "--weights",
+    "seed": "--seed",
+    "photos": "--photos",
+    "output_dir": "--runs",
+}
 
 
 def build_collection(
@@ -43,10 +53,12 @@ def build_collection(
       seed: the seed of random weights.
       photos: the folder with the photographs for training, if a decoder has to be trained.
       runs: the folder of the training runs.
-      training: fields of `TrainConfig` that win over the recipe.
+      training: fields of `TrainConfig` that win over the recipe; not `layer`, `weights`, `seed`,
+        `photos` and `output_dir`.
       output_dir: the folder for the artifacts and the hub.
       publication: what the cards say of where the artifacts are published.
-      decoder_dataset: what the photographs are, as a dataset tag of the hub.
+      decoder_dataset: what the photographs are, as a dataset tag of the hub. The card of a decoder
+        that ships says that itself.
       overwrite: whether to build again what is built, and to replace it in the hub.
       verify: as for `export.build.build_encoder`.
 
@@ -54,11 +66,12 @@ def build_collection(
       The artifacts, by name and version.
 
     Raises:
-      UserError: if the weights do not reach a layer, a decoder has to be trained without
-        photographs, or one of the steps fails.
+      UserError: before anything is built, if the weights do not reach a layer, a decoder has to
+        be trained without photographs, or `training` is wrong; or if one of the steps fails.
     """
     publication = publication or Publication()
-    layers, trained = _plan(weights_source, layers, seed, photos, runs)
+    asked = {"weights": weights_source, "seed": seed, "photos": photos, "output_dir": runs}
+    decoders = _plan(layers, asked, training or {})
 
     def build_half(spec, source, publication):
         """Builds an artifact unless it is there already, and returns its folder."""
@@ -78,54 +91,67 @@ def build_collection(
         )
 
     folders = []
-    for layer in layers:
+    for layer, source in decoders.items():
         folders.append(build_half(Spec("encoder", layer), weights_source, publication))
-        if layer not in trained:
-            asked = {"weights": weights_source, "seed": seed, "photos": photos, "output_dir": runs}
-            shallower = trained.get(_layer_before(layer))
-            trained[layer] = train.train(
-                config.recipe(layer, shallower, **asked | dict(training or {}))
-            )
-        of_decoders = dataclasses.replace(publication, dataset=decoder_dataset)
-        folders.append(build_half(Spec("decoder", layer), trained[layer], of_decoders))
+        if isinstance(source, config.TrainConfig):
+            with _errors_of_training(layer):
+                source = train.train(source)
+        facts = {"dataset": decoder_dataset}
+        if source == "pretrained":  # As build_decoder.py, which takes no word on what is known.
+            facts = {"dataset": Publication.dataset, "license": None}
+        of_decoder = dataclasses.replace(publication, **facts)
+        folders.append(build_half(Spec("decoder", layer), source, of_decoder))
     return tree.add(folders, os.path.join(output_dir, "hub"), overwrite)
 
 
-def _plan(weights_source, asked, seed, photos, runs):
-    """Which layers are built, and {layer: the path of its decoder} of those that are trained."""
-    reached = weights.layers_of(weights_source)
-    layers = [layer for layer in reached if asked is None or layer in asked]
-    if lacking := [layer for layer in asked or () if layer not in reached]:
+def _plan(layers, asked, training):
+    """{layer: the source of its decoder's weights, or the `TrainConfig` of its training}."""
+    for name, flag in _OWN.items():
+        if name in training:
+            raise UserError(f"--training_flags must not hold --{name}: pass {flag}=... instead.")
+    source, runs = asked["weights"], asked["output_dir"]
+    reached, shipped = weights.layers_of(source), weights.pretrained_decoders()
+    if lacking := [layer for layer in layers or () if layer not in reached]:
         raise UserError(
-            f"--weights={weights_source} reaches to {reached[-1]} only: leave out "
-            f"--layer={lacking[0]}, or pass other weights."
+            f"--weights={source} reaches to {reached[-1]} only: leave out --layer={lacking[0]}, or "
+            "pass other weights."
         )
-    trained, shipped = {}, weights.pretrained_decoders()
-    for layer in reached:
+    plan = {layer: None for layer in reached if layers is None or layer in layers}
+    for layer in plan:
         run = RunFolder(runs, layer)
         if not (run.is_finished() or layer in shipped):
             continue
-        encoder = weights.load(weights_source, layer, seed)
+        encoder = weights.load(source, layer, asked["seed"])
         if run.is_finished():
             weights.check_pair(encoder, weights.load_decoder(run.decoder, layer), run.decoder)
-            trained[layer] = run.decoder
+            plan[layer] = run.decoder
         elif (
             weights.load_decoder("pretrained", layer).training.encoder["sha256"] == encoder.digests
         ):
-            trained[layer] = shipped[layer]
-    untrained = [layer for layer in layers if layer not in trained]
-    if untrained and photos is None:
+            plan[layer] = "pretrained"
+    untrained = [layer for layer in plan if plan[layer] is None]
+    if untrained and asked["photos"] is None:
         raise UserError(
             f"{runs} holds no trained decoder for {', '.join(untrained)}: pass --photos=FOLDER to "
             "train one, or another --runs."
         )
-    print(f"layers: {', '.join(layers)}; to be trained: {', '.join(untrained) or 'none'}")
-    return layers, trained
+    for layer in untrained:
+        with _errors_of_training(layer):
+            plan[layer] = config.recipe(layer, **asked, **training)
+    print(f"layers: {', '.join(plan)}; to be trained: {', '.join(untrained) or 'none'}")
+    return plan
 
 
-def _layer_before(layer):
-    number = vgg19.LAYERS.index(layer)
-    return vgg19.LAYERS[number - 1] if number else None
+@contextlib.contextmanager
+def _errors_of_training(layer):
+    """Says whose error it is, and where the flags go that it names."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"training the decoder for {layer} failed: {one_line(error)} Flags of train_decoder.py "
+            "go into --training_flags; its --output_dir is --runs."
+        ) from error
 
 
 def _is_built(folder, spec, source, seed, publication):

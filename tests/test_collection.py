@@ -4,11 +4,14 @@ import pathlib
 
 import pytest
 
+import train_decoder
 from export import artifact
-from export.spec import Publication
+from export import build as builds
+from export.spec import Publication, Spec
 from publish import tree
 from publish.collection import build_collection
 from tests import photographs
+from training.run_folder import RunFolder
 from unpooling import weights
 from unpooling.errors import UserError
 
@@ -45,20 +48,12 @@ def test_it_builds_every_half_and_the_page_of_all(collection):
     for made in built:
         assert f"(/emilutz/{made.spec.name}/1)" in page
         if made.spec.kind == "decoder":
-            assert made.manifest["weights"]["training"]["encoder"]["seed"] == 3
+            training = made.manifest["weights"]["training"]
+            assert training["encoder"]["seed"] == 3
+            # The deeper one did not begin with the shallower one, either.
+            assert training["flags"]["initial_weights"] is None
             assert f" | {made.error:.3f} | " in page
     assert "<!-- dataset: coco-2017 -->" in page
-
-
-def test_the_deeper_decoder_starts_from_the_shallower(collection):
-    folder, _ = collection
-    shallow, deep = (
-        weights.load_decoder(str(next((folder / "runs").glob(f"*{layer}*/decoder.h5"))), name)
-        for layer, name in (("block1", LAYERS[0]), ("block2", LAYERS[1]))
-    )
-    flags = deep.training.flags
-    assert flags["initial_weights"] == "decoder.h5"
-    assert flags["initial_weights_sha256"] == shallow.file_sha256
 
 
 def test_what_is_there_is_neither_trained_nor_built_again(collection, capsys):
@@ -77,6 +72,62 @@ def test_what_the_card_would_say_otherwise_is_built_again(collection):
     found = artifact.read(str(folder / "dist" / "vgg19-block1-conv2"))
     assert found.asset_path == "https://example.com/modules/vgg19-block1-conv2/encoder.tar.gz"
     assert [made.page.version for made in built] == [2, 2]
+
+
+def test_a_decoder_that_ships_is_the_artifact_that_its_command_builds(
+    collection, tmp_path, monkeypatch, capsys
+):
+    folder, _ = collection
+    layer, output_dir = LAYERS[0], str(tmp_path / "dist")
+    shipped = {layer: RunFolder(str(folder / "runs"), layer).decoder}
+    monkeypatch.setattr(weights, "pretrained_decoders", lambda: shipped)
+    publication = Publication(license="cc-by-nc-4.0")
+    build(tmp_path, layers=[layer], photos=None, publication=publication)
+    spec = Spec("decoder", layer)
+    found = artifact.read(f"{output_dir}/{spec.folder_name}")
+    builds.build_decoder(spec, "pretrained", output_dir=output_dir, overwrite=True, verify=False)
+    assert artifact.read(found.folder).manifest == found.manifest
+    capsys.readouterr()
+    build(tmp_path, layers=[layer], photos=None)
+    assert f"built already: {found.folder}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flag", "own"),
+    [
+        ("--layer=block1_conv2", "--layer"),
+        ("--weights=random", "--weights"),
+        ("--seed=3", "--seed"),
+        ("--photos=photos", "--photos"),
+        ("--output_dir=elsewhere", "--runs"),
+    ],
+)
+def test_a_flag_of_training_that_the_collection_has_itself_is_refused(tmp_path, flag, own):
+    name = flag.split("=")[0]
+    with pytest.raises(UserError, match=f"--training_flags must not hold {name}: pass {own}="):
+        build(tmp_path, training=train_decoder.parse([flag]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_flag_of_training_that_suits_one_layer_alone_is_refused_before_anything_is_built(
+    tmp_path,
+):
+    with pytest.raises(UserError, match=r"block2_conv2 failed: --crop must be a multiple of 2"):
+        build(tmp_path, training=QUICK | {"crop": 33})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_training_says_where_its_flags_go(collection, tmp_path):
+    folder, _ = collection
+    run = RunFolder(str(tmp_path / "runs"), LAYERS[0])
+    with run.locked():
+        run.begin({}, overwrite=False)
+    with pytest.raises(UserError) as caught:
+        build(tmp_path, layers=LAYERS[:1], photos=str(folder / "photos"))
+    message = str(caught.value)
+    assert message.startswith(f"training the decoder for {LAYERS[0]} failed: {run.directory} ")
+    assert "--overwrite to begin anew, or choose another --output_dir. Flags of train" in message
+    assert message.endswith("go into --training_flags; its --output_dir is --runs.")
 
 
 def test_without_photographs_what_is_trained_must_be_there(tmp_path):

@@ -119,6 +119,20 @@ def test_make_passes_on_any_value(target):
             assert f"--{flag}={VALUE}" in printed
 
 
+@pytest.mark.parametrize("target", ["export", "decoder", "tree", "collection"])
+def test_make_replaces_artifacts_and_continues_a_collection(target, monkeypatch):
+    def passed(**variables):
+        return [line for line in run_make(target, **variables) if line.startswith("--overwrite")]
+
+    monkeypatch.delenv("OVERWRITE", raising=False)
+    assert passed() == ([] if target == "collection" else ["--overwrite=true"])
+    for value in ("true", "false"):
+        assert passed(OVERWRITE=value) == [f"--overwrite={value}"]
+        with monkeypatch.context() as context:
+            context.setenv("OVERWRITE", value)
+            assert passed() == [f"--overwrite={value}"]
+
+
 @pytest.mark.slow
 def test_it_builds_and_checks_an_artifact(run_command, tmp_path):
     # TensorFlow takes such a name for a pattern.
@@ -178,6 +192,9 @@ IN_DESTRUCTOR = (
     "type('A', (), {'__del__': lambda _: os.kill(os.getpid(), signal.SIGTERM)})(); "
     "import time; time.sleep(60)"
 )
+BELOW_A_FILE = "os.makedirs('README.md/a')"
+ON_A_FILE = "os.makedirs('README.md', exist_ok=True)"
+ON_A_FOLDER = "open('docs', 'w')"
 DENIED = "raise OSError(errno.EACCES, 'Permission denied', 'a.h5')"
 
 
@@ -186,6 +203,9 @@ DENIED = "raise OSError(errno.EACCES, 'Permission denied', 'a.h5')"
     [
         ("raise UserError('two\\nlines\\x1b[2J')", r"two lines\x1b[2J"),
         (FULL, "[Errno 28] No space left on device: 'a.h5'. Make room, or choose another folder."),
+        (BELOW_A_FILE, "[Errno 20] Not a directory: 'README.md/a'. Choose another folder."),
+        (ON_A_FILE, "[Errno 17] File exists: 'README.md'. Choose another folder."),
+        (ON_A_FOLDER, "[Errno 21] Is a directory: 'docs'. Choose another folder."),
         (DENIED, "[Errno 13] Permission denied: 'a.h5'. Choose another folder."),
         ("os.kill(os.getpid(), signal.SIGHUP)", "interrupted; no partial output was left."),
         (IN_DESTRUCTOR, "interrupted; no partial output was left."),

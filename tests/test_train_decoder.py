@@ -16,8 +16,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from PIL import Image
 
+import train_decoder
 from tests import photographs
 from tests.conftest import ROOT
 from training import callbacks, data, evaluate
@@ -418,10 +420,16 @@ def test_wrong_flags_get_one_line(run_command, wrong):
     assert line.startswith("train_decoder: ")
 
 
+def test_help_says_what_the_seed_sets():
+    train_decoder.define_flags(values := flags.FlagValues())
+    for words in ("--weights=random", "--initial_kernels=he_normal", "order", "crops", "flips"):
+        assert words in values["seed"].help
+
+
 def test_the_recipe_is_for_every_layer():
     for layer in vgg19.LAYERS:
-        found = recipe(layer, "shallow.h5", photos="photos", epochs=1)
-        assert (found.layer, found.initial_weights, found.epochs) == (layer, "shallow.h5", 1)
+        found = recipe(layer, photos="photos", epochs=1)
+        assert (found.layer, found.initial_weights, found.epochs) == (layer, None, 1)
         assert found.optimizer == "soap" and list(found.loss_weights) == ["l1"]
     with pytest.raises(UserError, match="--layer must be one of"):
         recipe("block6_conv2", photos="photos")

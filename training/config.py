@@ -28,8 +28,8 @@ def _field(default, help, **rules):
 class TrainConfig:
     """A training run. Every field is checked when the object is made.
 
-    The metadata of each field have the `help` text of its flag. --weights and --seed have theirs
-    in `export.cli`, for all commands.
+    The metadata of each field have the `help` text of its flag. --weights has its own in
+    `export.cli`, for all commands.
 
     Raises:
       UserError: if a value is of another type, out of range, or does not go with the others.
@@ -37,7 +37,13 @@ class TrainConfig:
 
     layer: str = _field("block5_conv2", "Where the encoder ends.", choices=vgg19.LAYERS)
     weights: str = "imagenet"
-    seed: int = dataclasses.field(default=0, metadata={"least": 0, "most": SEEDS})
+    seed: int = _field(
+        0,
+        "The seed of order, crops and flips, of --initial_kernels=he_normal, and of the encoder's "
+        "weights with --weights=random.",
+        least=0,
+        most=SEEDS,
+    )
     photos: str = _field(dataclasses.MISSING, "The folder with the photographs.")
     output_dir: str = _field("runs", "The folder in which the run's folder is made.")
     epochs: int = _field(10, "The number of epochs.", least=1)
@@ -155,16 +161,14 @@ _SIZES = {
 }
 
 
-def recipe(layer: str, shallower: str | None = None, **changes: object) -> TrainConfig:
+def recipe(layer: str, **changes: object) -> TrainConfig:
     """Returns how the collection trains the decoder of a layer.
 
     Args:
       layer: one of `LAYERS`.
-      shallower: the path of the decoder.h5 of the layer before, to start from, or None.
       **changes: further fields of `TrainConfig`, such as `photos`; they win over the recipe.
 
     Raises:
       UserError: as `TrainConfig`.
     """
-    chosen = {"initial_weights": shallower, **_RECIPE, **_SIZES.get(layer, {}), **changes}
-    return TrainConfig(layer=layer, **chosen)
+    return TrainConfig(layer=layer, **{**_RECIPE, **_SIZES.get(layer, {}), **changes})
