@@ -19,7 +19,7 @@ __all__ = ["build", "build_decoder", "build_encoder", "shaping_flags"]
 
 def build(
     spec: Spec,
-    weights_source: str = "imagenet",
+    weights_source: str | None = None,
     *,
     seed: int = 0,
     output_dir: str = "dist",
@@ -32,8 +32,8 @@ def build(
     Args:
       spec: which module.
       weights_source: of an encoder "imagenet", "random" or the path of a file, see
-        `unpooling.weights.load`; of a decoder the path of a decoder.h5 that training wrote, or
-        "random".
+        `unpooling.weights.load`; of a decoder "pretrained", "random" or the path of a decoder.h5
+        that training wrote, see `unpooling.weights.load_decoder`; None for the first of these.
       seed: the seed of random weights.
       output_dir: the folder in which the artifact's folder is made.
       publication: what the card says of where it is published; None for the defaults.
@@ -49,6 +49,7 @@ def build(
         left then.
     """
     publication = publication or Publication()
+    weights_source = weights_source or ("imagenet" if spec.kind == "encoder" else "pretrained")
     folder = os.path.join(output_dir, spec.folder_name)
     with staged(folder, spec.files, overwrite) as staging:
         path = {name: os.path.join(staging, name) for name in spec.files}

@@ -13,6 +13,7 @@ Other versions and publishers in the tree stay. Files are put in place before th
 describe them; repeat the command if it was interrupted.
 """
 
+import contextlib
 import filecmp
 import logging
 import os
@@ -47,9 +48,10 @@ def add(folders: Sequence[str], output_dir: str, overwrite: bool = False) -> lis
       The artifacts that were added, by name and version.
 
     Raises:
-      UserError: before anything is written, if an artifact is not complete or breaks a rule of the
-        hub; two claim the same place; a decoder was trained for another encoder than the tree's;
-        or the tree has one of these versions and `overwrite` is not set.
+      UserError: before anything is put in place, if an artifact is not complete or breaks a rule of
+        the hub; two claim the same place; a decoder was trained for another encoder than the
+        tree's; the tree has one of these versions and `overwrite` is not set; or something else is
+        where one belongs.
     """
     found = [artifact.read(folder) for folder in folders]
     replaced = {hub_page.docs_path(added.page) for added in found}
@@ -77,9 +79,10 @@ def add(folders: Sequence[str], output_dir: str, overwrite: bool = False) -> lis
                     f"{output_dir} already holds {place}: pass --overwrite to replace that "
                     "version, or build another --model_version."
                 )
-    for added in found:
-        target = os.path.join(output_dir, files_path(added.asset_path))
-        with staging.staged(target, added.spec.files, overwrite=True) as folder:
+    with contextlib.ExitStack() as stack:  # So none is put in place before all are copied.
+        for added in found:
+            target = os.path.join(output_dir, files_path(added.asset_path))
+            folder = stack.enter_context(staging.staged(target, added.spec.files, overwrite=True))
             for name in added.spec.files:
                 shutil.copyfile(os.path.join(added.folder, name), os.path.join(folder, name))
     for added in found:

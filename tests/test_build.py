@@ -128,6 +128,17 @@ def test_weights_of_a_file_and_the_publication_are_in_manifest_and_card(tmp_path
         assert str(tmp_path) not in text
 
 
+def test_the_weights_are_by_default_the_published_ones(tmp_path, monkeypatch):
+    write_decoder(tmp_path / "decoder.h5", DECODER.layer)
+    held = weights.load("random", ENCODER.layer)
+    shipped = {DECODER.layer: str(tmp_path / "decoder.h5")}
+    monkeypatch.setattr(weights, "pretrained_decoders", lambda: shipped)
+    monkeypatch.setattr(weights, "_imagenet", lambda: held.layers)
+    for spec, source in ((ENCODER, "imagenet"), (DECODER, "pretrained")):
+        folder = build.build(spec, output_dir=str(tmp_path / "out"), verify=False)
+        assert artifact.read(folder).manifest["flags"]["weights"] == source
+
+
 def test_a_decoder_carries_what_its_file_says_of_its_training(tmp_path):
     held = write_decoder(tmp_path / "decoder.h5", DECODER.layer)
     folder = build.build(

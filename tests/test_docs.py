@@ -197,6 +197,12 @@ def test_the_api_page_is_what_the_docstrings_say():
     assert set(re.findall(r"^## `?(\w+)`?$", page, re.M)) == set(unpooling.__all__)
 
 
+def test_no_page_takes_from_pypi_what_is_not_there():
+    for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("assets/*.md")):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"pip install [^\n`#]*unpooling", text), path
+
+
 def test_the_version_is_the_same_everywhere():
     for file, form in (("CITATION.cff", r'^version: "(.*)"$'), ("CHANGELOG.md", r"^## (\S+)")):
         text = (ROOT / file).read_text(encoding="utf-8")

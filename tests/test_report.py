@@ -147,6 +147,19 @@ def test_a_photograph_has_the_split_that_it_has_in_the_outer_folder(tmp_path):
     assert 0 < len(sets["inner"][1]) < 20
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+    finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(report, "evaluate", lambda *_: pytest.fail("too late"))
+    (tmp_path / "out").touch()
+    with pytest.raises(FileExistsError):
+        run(tmp_path)
+    (tmp_path / "out").unlink()
+    monkeypatch.setattr(report.os, "access", lambda *_: False)  # root may write everywhere.
+    with pytest.raises(UserError, match="out may not be written: choose another --output_dir"):
+        run(tmp_path)
+
+
 def test_what_is_not_finished_or_says_too_little_is_refused(finished, tmp_path):
     folder, record = finished
     (tmp_path / "out").mkdir()

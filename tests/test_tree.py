@@ -143,6 +143,19 @@ def test_two_artifacts_in_one_place_are_refused(one, tmp_path):
     assert not (tmp_path / "hub").exists()
 
 
+@pytest.mark.parametrize("in_the_way", ["vgg19-block2-conv2/encoder/mine", "vgg19-block2-conv2"])
+def test_what_is_in_the_way_of_one_artifact_is_refused_before_any_is_put_in_place(
+    artifacts, tmp_path, in_the_way
+):
+    path = tmp_path / "hub" / "vgg19-with-unpooling" / in_the_way
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(UserError, match=r"vgg19-block2-conv2 (holds encoder,|is not a folder)"):
+        add(artifacts, tmp_path / "hub", overwrite=True)
+    files = [each for each in (tmp_path / "hub").rglob("*") if not each.is_dir()]
+    assert files == [path]
+
+
 URL = "https://storage.googleapis.com/vgg19-with-unpooling/"
 
 

@@ -337,6 +337,18 @@ def test_a_decoder_of_another_layer_or_without_a_legible_record_is_refused(tmp_p
     assert "its attribute `training` cannot be read (a training record must hold" in message
 
 
+def test_advice_on_a_decoders_file_is_not_that_on_an_encoders(good_file, tmp_path):
+    (tmp_path / "old.pth").write_bytes(b"\x80\x02")
+    legal = "`pretrained`, `random` or the path of a decoder.h5 that train_decoder.py wrote."
+    for path, words in (
+        ("imagenet", f"no such file. `weights` must be {legal}"),
+        (tmp_path / "old.pth", "this is not a file of Keras. Pass a decoder.h5 that train_decoder"),
+        (good_file, "layer decoder_block1_conv2: missing. Pass a decoder.h5 that train_decoder"),
+    ):
+        message = refusal(path, load=weights.load_decoder)
+        assert words in message and "VGG19" not in message and "PyTorch" not in message
+
+
 def test_a_decoder_belongs_to_the_encoder_for_which_it_was_trained():
     encoder = weights.load("random", LAYER)
     for training in (record(), None):

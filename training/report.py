@@ -99,8 +99,9 @@ def report(
       The tables, and the paths of photographs that could not be measured.
 
     Raises:
-      UserError: if there is no decoder, one of them lacks what is to be shown, or a set is not as
-        `photo_sets.find_sets` says.
+      UserError: if there is no decoder, one of them lacks what is to be shown, a set is not as
+        `photo_sets.find_sets` says, or `output_dir` may not be written.
+      OSError: if `output_dir` cannot be made.
     """
     outputs = [os.path.join(output_dir, name) for name in _OUTPUTS]
     found = photo_sets.find_sets(sets)
@@ -112,6 +113,9 @@ def report(
         raise UserError(f"{path} would be written over: choose another --output_dir.")
     picture = data.coffee() if photo is None else read_picture(photo)
     decoders = _find_decoders(runs, encoder, seed)
+    os.makedirs(output_dir, exist_ok=True)
+    if not os.access(output_dir, os.W_OK | os.X_OK):
+        raise UserError(f"{output_dir} may not be written: choose another --output_dir.")
     rows, left_out, worst = [], [], {}
     with tempfile.TemporaryDirectory() as folder:
         found[photo_sets.SCIKIT_IMAGE] = folder, photo_sets.write_scikit_image(folder)
@@ -126,7 +130,6 @@ def report(
                 left_out += others
                 if name == worst_of:
                     worst[trained.layer] = _worst(trained, measured, start)
-    os.makedirs(output_dir, exist_ok=True)
     errors_csv, errors_png, worst_jpeg, curves_png, reconstructions_jpeg = outputs
     write_rows(errors_csv, rows)
     charts.draw_errors(errors_png, rows)

@@ -23,7 +23,8 @@ from unpooling.training_record import TrainingRecord
 
 __all__ = ["train"]
 
-# Of these fields the result depends by the content of the files alone, or not at all.
+# The result does not depend on these. In place of the paths, `_settings` has the content of weights
+# and, of photographs, the splits, names and sizes.
 _FILES = ("weights", "photos", "initial_weights")
 _UNSHAPING = (*_FILES, "output_dir", "evaluation_pictures", "overwrite")
 

@@ -33,6 +33,23 @@ __all__ = [
     "save",
 ]
 
+# What to do about a file that is not there, is not Keras', or lacks a layer.
+_OF_KERAS = "a file that Keras wrote for VGG19"
+_OF_TRAINING = "a decoder.h5 that train_decoder.py wrote"
+_ADVICE = {
+    "encoder": {
+        "absent": f"`weights` must be `imagenet`, `random` or the path of {_OF_KERAS}.",
+        "foreign": "Weights of PyTorch must be converted to .h5 first.",
+        "incomplete": "The file must be Keras' and hold every layer of VGG19 up to the one asked "
+        "for.",
+    },
+    "decoder": {
+        "absent": f"`weights` must be `pretrained`, `random` or the path of {_OF_TRAINING}.",
+        "foreign": f"Pass {_OF_TRAINING}.",
+        "incomplete": f"Pass {_OF_TRAINING} for this layer.",
+    },
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -81,7 +98,7 @@ def load(source: str, layer: str, seed: int = 0) -> Weights:
         return Weights({c.name: published[c.name] for c in convolutions}, source)
     if source == "random":
         return Weights(_random(convolutions, seed), source, seed=seed)
-    return _from_file(source, convolutions)
+    return _from_file(source, convolutions, "encoder")
 
 
 def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
@@ -108,7 +125,7 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
                 f"with train_decoder.py --layer={layer}, and pass the path of its decoder.h5."
             )
         source = shipped[layer]
-    weights = _from_file(source, convolutions)
+    weights = _from_file(source, convolutions, "decoder")
     training = weights.training
     if training is not None and training.layer != layer:
         raise UserError(
@@ -141,7 +158,7 @@ def layers_of(source: str) -> tuple[str, ...]:
     if source in ("imagenet", "random"):
         return vgg19.LAYERS
     load(source, vgg19.LAYERS[0])
-    with _open(source) as file:
+    with _open(source, "encoder") as file:
         held = _arrays(file)
         return tuple(
             layer
@@ -286,8 +303,8 @@ def _random(convolutions: Sequence[vgg19.Convolution], seed: int):
     return layers
 
 
-def _from_file(path, convolutions):
-    with _open(path) as file:
+def _from_file(path, convolutions, kind):
+    with _open(path, kind) as file:
         try:
             held = _arrays(file)
             training = file.attrs.get("training")
@@ -298,7 +315,7 @@ def _from_file(path, convolutions):
             ) from error
         if "block3_conv3" in held and "block3_conv4" not in held:
             raise UserError(f"weights file {path}: these are VGG16's weights, not VGG19's.")
-        layers = {c.name: _read_convolution(path, held, c) for c in convolutions}
+        layers = {c.name: _read_convolution(path, held, c, kind) for c in convolutions}
     try:
         record = None if training is None else TrainingRecord.from_json(training)
     except UserError as error:
@@ -311,7 +328,7 @@ def _from_file(path, convolutions):
     return Weights(layers, "file", None, os.path.basename(path), sha256, record)
 
 
-def _open(path):
+def _open(path, kind):
     """Opens the HDF5 file at a path, or the one within a .keras file."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # A pipe keeps its reader waiting.
@@ -321,15 +338,12 @@ def _open(path):
                 return h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r")
         return h5py.File(path, "r")
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"weights file {path}: {_why_unreadable(path, error)}") from error
+        raise UserError(f"weights file {path}: {_why_unreadable(path, error, kind)}") from error
 
 
-def _why_unreadable(path, error):
+def _why_unreadable(path, error, kind):
     if not os.path.exists(path):
-        return (
-            "no such file. `weights` must be `imagenet`, `random` or the path of a file that "
-            "Keras wrote for VGG19."
-        )
+        return f"no such file. {_ADVICE[kind]['absent']}"
     if os.path.isdir(path):
         return "this is a folder. Pass a file in it."
     if not os.path.isfile(path):
@@ -344,7 +358,7 @@ def _why_unreadable(path, error):
         return "this is a pointer of Git LFS, not the file. Fetch it with `git lfs pull`."
     foreign = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".onnx", ".npz", ".pb", ".tflite")
     if path.endswith(foreign) or (head.startswith(b"PK") and not path.endswith(".keras")):
-        return "this is not a file of Keras. Weights of PyTorch must be converted to .h5 first."
+        return f"this is not a file of Keras. {_ADVICE[kind]['foreign']}"
     return (
         f"not a readable HDF5 file, or cut short ({_reason(error)}). Copy it again and compare "
         "its checksum."
@@ -377,13 +391,13 @@ def _arrays(file):
     return held
 
 
-def _read_convolution(path, held, convolution):
+def _read_convolution(path, held, convolution, kind):
     """Returns (kernel, bias) of one convolution."""
     where = f"weights file {path}, layer {convolution.name}"
     if convolution.name not in held:
         raise UserError(
-            f"{where}: missing. The file must be Keras' and hold every layer of VGG19 up to the "
-            f"one asked for. It holds: {', '.join(map(str, held)) or 'nothing'}."
+            f"{where}: missing. {_ADVICE[kind]['incomplete']} "
+            f"It holds: {', '.join(map(str, held)) or 'nothing'}."
         )
     shapes = (convolution.kernel_shape, (convolution.out_channels,))
     group, names = held[convolution.name]
