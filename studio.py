@@ -25,7 +25,7 @@ FLAGS = flags.FLAGS
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
 
 _SHOWN = 1600  # pixels along the longer side of what is shown; the file to download has all
-_KEPT = 3600  # seconds that pictures are kept
+_KEPT = 3600  # seconds that pictures are kept; it is checked every minute
 _AT_ONCE = 2  # transfers; others wait in line
 
 
@@ -119,7 +119,7 @@ def build(pairs, most_megapixels: float = 50) -> "gr.Blocks":  # noqa: F821
         return component
 
     with gr.Blocks(
-        title="Photorealistic style transfer", analytics_enabled=False, delete_cache=(_KEPT, _KEPT)
+        title="Photorealistic style transfer", analytics_enabled=False, delete_cache=(60, _KEPT)
     ) as page:
         gr.Markdown(
             "# Photorealistic style transfer\n"

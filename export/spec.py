@@ -161,7 +161,7 @@ class Publication:
 
     def __post_init__(self):
         tags = json.loads((ASSETS / "hub_tags.json").read_text(encoding="utf-8"))
-        url = re.fullmatch(r"https?://[\w.:/~%-]+", self.asset_url, re.ASCII)
+        url = re.fullmatch(r"https?://[\w.:/~-]+", self.asset_url, re.ASCII)
         # robots.txt keeps hubs from fetching these.
         of_release = re.match(r"https://github\.com/.*/releases/download\b", self.asset_url)
         rules = {
@@ -172,7 +172,8 @@ class Publication:
             "model_version": (self.model_version >= 1, "must be at least 1"),
             "asset_url": (
                 url and not of_release,
-                "must be an http or https URL, and not that of a GitHub release",
+                "must be an http or https URL of letters, digits and .:/~_-, and not that of a "
+                "GitHub release",
             ),
             "dataset": (
                 self.dataset in tags["dataset"],

@@ -18,6 +18,7 @@ from unpooling import archive
 from unpooling.errors import UserError, one_line
 
 __all__ = [
+    "INTERRUPTED",
     "Host",
     "convert",
     "define_flags",
@@ -28,6 +29,8 @@ __all__ = [
     "unpack",
     "variation",
 ]
+
+INTERRUPTED = "what was sent before is there; the command can be repeated."
 
 # What follows the path of a URL. Whoever has that of an upload can write in the user's name.
 _QUERY = re.compile(r"(?<=\S)\?[^\s'\")]+")

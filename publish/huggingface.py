@@ -89,6 +89,11 @@ class HuggingFace(hosting.Host):
     def upload(self, client, place, folder, facts):
         api = client.HfApi(library_name="unpooling-encoders", library_version=__version__)
         api.create_repo(place, private=self.private, exist_ok=True)
+        if self.private and not api.repo_info(place).private:
+            raise UserError(
+                f"{place} is there already, and public: make it private on its page, or leave out "
+                "--private. Nothing was sent."
+            )
         commit = api.upload_folder(
             repo_id=place,
             folder_path=folder,
@@ -158,7 +163,7 @@ def publish(
     Args:
       folder: the artifact's folder.
       repository: OWNER/NAME; None for publisher and name on the card, and the build.
-      private: whether the repository is private if it has to be made.
+      private: whether the repository is made as a private one; a public one is then refused.
       dry_run: whether to print only.
       formats: which of `FORMATS` are sent, too.
 
@@ -174,11 +179,14 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "repository", None, "OWNER/NAME; by default publisher and name on the card."
     )
-    flags.DEFINE_bool("private", False, "Whether a new repository is private.")
+    flags.DEFINE_bool(
+        "private", False, "Whether to make a private repository, and refuse a public one."
+    )
     flags.DEFINE_list("formats", [], f"What to send, too: some of {', '.join(FORMATS)}.")
     cli.run(
         "publish.huggingface",
         lambda: publish(
             FLAGS.artifact, FLAGS.repository, FLAGS.private, FLAGS.dry_run, FLAGS.formats
         ),
+        interrupted=hosting.INTERRUPTED,
     )

@@ -76,6 +76,7 @@ class Kaggle(hosting.Host):
 
     def upload(self, client, place, folder, facts):
         client.model_upload(place, folder, facts["license"], facts["notes"])
+        print("the version is there; its description and usage follow", flush=True)
         with open(os.path.join(folder, "README.md"), encoding="utf-8") as file:
             _describe(place, file.read(), facts["license"], self.framework != "tfLite")
 
@@ -139,4 +140,5 @@ if __name__ == "__main__":
     cli.run(
         "publish.kaggle",
         lambda: publish(FLAGS.artifact, FLAGS.handle, FLAGS.dry_run, FLAGS.framework),
+        interrupted=hosting.INTERRUPTED,
     )

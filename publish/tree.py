@@ -183,4 +183,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("artifacts", "dist", "The folder that holds the artifacts' folders.")
     flags.DEFINE_string("output_dir", "dist/hub", "The tree; made if it does not exist.")
     flags.DEFINE_bool("overwrite", False, "Whether to replace versions that the tree has.")
-    cli.run("publish.tree", main)
+    cli.run("publish.tree", main, interrupted="repeat the command.")

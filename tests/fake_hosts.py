@@ -137,6 +137,8 @@ class HuggingFace(Host):
             return 401, {"error": "Invalid username or password."}
         if path == "/api/repos/create":
             return self.create(json.loads(body))
+        if path.removeprefix("/api/models/") in self.sent:
+            return 200, {"id": path.removeprefix("/api/models/"), "private": self.private}
         if match := re.fullmatch(r"(?:GET|HEAD) /(\w+/[^/]+)/resolve/\w+/(.+)", asked):
             content = self.files(match[1]).get(match[2])
             if content is None:

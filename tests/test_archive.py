@@ -254,6 +254,8 @@ SPARSE = {"GNU.sparse.size": "9" * 12, "GNU.sparse.numblocks": "1", "GNU.sparse.
         ({"GNU.sparse.map": "a,b"}, "not a complete"),
         ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, "not a complete"),
         ({"size": "9" * 30}, ""),
+        ({"mtime": "inf"}, "not a complete"),
+        ({"mtime": "nan"}, "not a complete"),
         ({"path": "/outside"}, "Received: /outside, variables"),
     ],
 )

@@ -347,6 +347,14 @@ def test_another_place_may_be_given_but_none_of_another_form(case, host, encoder
     assert not private or host.private
 
 
+@pytest.mark.parametrize("case", [CASES["huggingface"]])
+def test_what_is_to_be_private_is_not_sent_to_a_public_repository(case, host, encoder):
+    huggingface.publish(encoder)
+    with pytest.raises(UserError, match="is there already, and public: make it private"):
+        huggingface.publish(encoder, private=True)
+    assert [len(versions) for versions in host.sent.values()] == [1]
+
+
 def test_builds_for_one_layer_do_not_overwrite_each_other(case, build, host):
     builds = {("int64", "argmax"): "", ("int32", "argmax"): "-int32", ("int64", "xla"): "-xla"}
     place = case.place.format("encoder")

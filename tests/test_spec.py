@@ -91,6 +91,7 @@ def test_what_is_no_module_is_refused(arguments, words):
         ({"asset_url": "example.com"}, "`asset_url` must be an http or https URL"),
         ({"asset_url": 'https://a.b/"> x'}, "`asset_url` must be an http or https URL"),
         ({"asset_url": "https://github.com/a/b/releases/download"}, "not that of a GitHub release"),
+        ({"asset_url": "https://example.org/my%20models"}, "of letters, digits and"),
         ({"dataset": "My Photos"}, "`dataset` must be a dataset tag of the hub"),
         ({"license": "gpl"}, "`license` must be one of mit, "),
     ],

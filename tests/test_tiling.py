@@ -140,3 +140,18 @@ def test_a_margin_that_is_too_small_would_show(monkeypatch):
     monkeypatch.setattr(tiling, "margin", lambda *_, **__: margin - 4)
     cut = tiling.reconstruct(encoder, decoder, images, side=32)
     assert np.abs(cut - whole).max() > 100 * TOLERANCE * np.abs(whole).max()
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 32, 3), (1, 16, 24, 3), (2, 16, 32, 3)])
+def test_a_result_goes_into_an_array_of_the_pictures_shape_alone(shape):
+    images = pictures(16, 32)
+    with pytest.raises(ValueError, match=r"`out` must have the shape \(1, 16, 32, 3\)"):
+        tiling.reconstruct(*halves(LAYERS[0]), images, out=np.empty(shape, np.uint8))
+    with pytest.raises(ValueError, match="must not share memory with `images`"):
+        tiling.reconstruct(*halves(LAYERS[0]), images, out=images)
+
+
+def test_tiles_are_cut_from_switches_and_not_from_indices():
+    encoder, decoder = halves(LAYERS[1])
+    with pytest.raises(ValueError, match=r"`inputs` must be features and switches.*\(8192, 4\)"):
+        tiling.decode(decoder, [tensor.numpy() for tensor in encoder(pictures(16, 32))])

@@ -95,6 +95,16 @@ def test_an_address_is_downloaded_once_and_its_sha256_compared(build, serve, cac
     assert len(unpooling.load(other).variables) == 4
 
 
+def test_what_is_refused_is_downloaded_again(build, serve, cache, check, tmp_path):
+    good = build(ENCODER.layer) / "encoder.tar.gz"
+    (tmp_path / "encoder.tar.gz").write_text("<html>please log in</html>")
+    url = f"{serve(tmp_path)}/encoder.tar.gz"
+    with pytest.raises(UserError, match=rf"{url}: not a complete gzip.*downloads it again"):
+        unpooling.load(url)
+    shutil.copy(good, tmp_path)
+    check(unpooling.load(url, sha256=digest(good).upper()))
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_address_with_nothing_behind_it_is_refused_in_a_line(serve, tmp_path, cache):
     with pytest.raises(UserError, match=r"/none\.tar\.gz cannot be downloaded: .*404") as error:

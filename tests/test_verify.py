@@ -180,7 +180,9 @@ HALF = {"kind": "decoder", "index_dtype": None, "pooling": None}
         ({"index_dtype": "int32"}, "weights", "that of the encoder for block2_conv2, int32"),
         ({"pooling": "xla"}, "weights", "int64 indices, xla pooling"),
         ({"weights__layers__block1_conv2": 64 * "0"}, "weights", "block1_conv2"),
-        ({"weights__source": "imagenet"}, "card", "`license` must be"),
+        ({"weights__source": "imagenet"}, "weights", "block1_conv1: not what `imagenet` weights"),
+        ({"weights__seed": 5}, "weights", "block1_conv1: not what `random` weights are"),
+        ({"weights__source": "file"}, "card", "`license` must be"),
     ],
 )
 def test_a_manifest_that_states_something_else_is_found(artifact, changes, check, words):

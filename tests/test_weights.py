@@ -217,6 +217,8 @@ def test_why_a_file_cannot_be_read_is_told_apart(tmp_path, monkeypatch):
     for name, (content, words) in BAD_FILES.items():
         (tmp_path / name).write_bytes(content)
         assert words in refusal(tmp_path / name)
+    with pytest.raises(UserError, match="Weights of PyTorch must be converted"):
+        weights.load(tmp_path / "old.pth", LAYER)  # A path, not its text.
     message = refusal(tmp_path / "none.h5")
     assert "no such file. `weights` must be `imagenet`, `random` or the path of a file" in message
     assert "this is a folder. Pass a file in it." in refusal(tmp_path)

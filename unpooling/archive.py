@@ -89,6 +89,7 @@ def read(path: str) -> Archive:
             found = list(itertools.islice(reader, len(MEMBERS) + 2))
             _check_members(path, found)
             members = {m.name: reader.extractfile(m).read() for m in found if m.name in FILES}
+            time = int(found[0].mtime)
     except UserError:
         raise
     # A damaged tar makes tarfile raise ValueError, and others, beside its own errors.
@@ -102,7 +103,7 @@ def read(path: str) -> Archive:
         sha256=hashlib.sha256(content).hexdigest(),
         header=content[:10],
         tar=tar,
-        time=int(found[0].mtime),
+        time=time,
         members=members,
     )
 

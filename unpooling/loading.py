@@ -44,8 +44,9 @@ def load(path_or_url: str | os.PathLike, sha256: str | None = None) -> object:
         damaged.
     """
     place = os.fspath(path_or_url)
+    sha256 = sha256 and sha256.lower()
     if place.startswith(("http://", "https://")):
-        place = _download(place, sha256)
+        return _load_url(place, sha256)
     if os.path.isdir(place):
         if sha256 is not None:
             raise UserError(
@@ -54,11 +55,26 @@ def load(path_or_url: str | os.PathLike, sha256: str | None = None) -> object:
         return _load_folder(place, place)
     packed = archive.read(place)
     if sha256 not in (None, packed.sha256):
-        raise UserError(f"{path_or_url} must have the SHA-256 {sha256}. Received: {packed.sha256}.")
+        raise UserError(f"{place} must have the SHA-256 {sha256}. Received: {packed.sha256}.")
+    return _load_archive(packed, place)
+
+
+def _load_archive(packed, name):
     # Python removes the folder, TensorFlow has read all of it by then.
     with tempfile.TemporaryDirectory() as directory:
         packed.unpack(directory)
-        return _load_folder(directory, path_or_url)
+        return _load_folder(directory, name)
+
+
+def _load_url(url, sha256):
+    """Loads the archive at a URL. What is refused does not stay in the cache."""
+    path = _download(url, sha256)
+    try:
+        return _load_archive(archive.read(path), url)
+    except UserError as error:
+        os.remove(path)
+        reason = str(error).replace(path, url)
+        raise UserError(f"{reason} The next call downloads it again.") from error
 
 
 def _load_folder(directory, name):

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from unpooling import vgg19
 from unpooling.decoder import Decoder
+from unpooling.errors import UserError
 from unpooling.padding import reflected
 
 __all__ = ["Tile", "decode", "encode", "layer_of", "margin", "reconstruct", "tiles"]
@@ -158,10 +159,18 @@ def decode(decoder: object, inputs: Sequence[np.ndarray], side: int = _SIDE) -> 
 
     Returns:
       (B, H, W, 3), float32, RGB, as the decoder returns it for the whole.
+
+    Raises:
+      ValueError: if the inputs are too many or too few, or indices instead of switches.
     """
     layer = layer_of(decoder)
     multiple = vgg19.downsampling(layer)
     scales = [multiple, *(2**block.number for block in vgg19.pooled_blocks(layer))]
+    if len(inputs) != len(scales) or any(array.ndim != 4 for array in inputs):
+        raise UserError(
+            "`inputs` must be features and switches, as `tiling.encode` or `encoder.compact` "
+            f"returns them for {layer}. Received: shapes {[tuple(a.shape) for a in inputs]}."
+        )
     batch, height, width = (
         n * f for n, f in zip(inputs[0].shape, (1, multiple, multiple), strict=False)
     )
@@ -191,14 +200,20 @@ def reconstruct(
       side: of a tile, in pixels.
       change: takes the features of a tile's outer part, (B, h, w, C), and the tile, and returns
         those to decode, of the same shape; None to decode them as they are.
-      out: (B, H, W, 3), where to write the result; uint8 rounds it and clips it to [0, 255].
+      out: (B, H, W, 3), where to write the result, not over `images`; uint8 rounds it and clips it
+        to [0, 255].
 
     Returns:
       `out`, or a new array, float32.
 
     Raises:
-      ValueError: if the decoder was trained for another encoder.
+      ValueError: if the decoder was trained for another encoder, or `out` is of another shape than
+        `images` or shares its memory.
     """
+    if out is not None and out.shape != images.shape:
+        raise UserError(f"`out` must have the shape {images.shape}. Received: {out.shape}.")
+    if out is not None and np.may_share_memory(out, images):
+        raise UserError("`out` must not share memory with `images`, which tiles overlap.")
     layer = layer_of(encoder)
     if isinstance(decoder, Decoder):
         decoder.check_encoder(encoder)

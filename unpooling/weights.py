@@ -330,6 +330,7 @@ def _from_file(path, convolutions, kind):
 
 def _open(path, kind):
     """Opens the HDF5 file at a path, or the one within a .keras file."""
+    path = os.fspath(path)
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # A pipe keeps its reader waiting.
             raise OSError("it is not a file")

@@ -9,7 +9,8 @@ from export import archive, card, checksums, manifest
 from export.spec import Spec
 from export.verify.loaded import Loaded, expect
 from unpooling.archive import Archive, read
-from unpooling.weights import layer_sha256
+from unpooling.weights import layer_sha256, load_decoder, pretrained_decoders
+from unpooling.weights import load as load_weights
 
 __all__ = [
     "Skipped",
@@ -59,12 +60,22 @@ def read_manifest(
 
 
 def check_weights(loaded: Loaded, stated: dict | None) -> str:
-    """Compares kind, layer, index dtype, engine and weights with a manifest's."""
+    """Compares kind, layer, index dtype, engine and weights with a manifest's.
+
+    Random weights must be those of the stated seed, ImageNet's those that the decoders that ship
+    were trained for.
+    """
     if stated is None:
         raise Skipped("no manifest states them")
     digests = {name: layer_sha256(*arrays) for name, arrays in loaded.layers.items()}
     manifest.check_module(stated, loaded.spec, digests)
-    return f"as stated, source: {stated['weights']['source']}"
+    source = stated["weights"]["source"]
+    known = _known_digests(loaded.spec, stated["weights"])
+    compared = [name for name in digests if name in known]
+    for name in compared:
+        expect(digests[name] == known[name], f"{name}: not what `{source}` weights are")
+    more = f", compared for {len(compared)} of {len(digests)} layers" if compared else ""
+    return f"as stated, source: {source}{more}"
 
 
 def check_card(path: pathlib.Path, found: Archive, spec: Spec, stated: dict | None) -> str:
@@ -78,6 +89,17 @@ def check_diagram(path: pathlib.Path, spec: Spec) -> str:
     with open(_beside(path, spec.file("png")), "rb") as file:
         expect(file.read(len(drawn) + 1) == drawn, f"not the diagram of {spec.layer}")
     return f"that of {spec.name}"
+
+
+def _known_digests(spec, stated):
+    """The `layer_sha256` of each layer, as far as they follow from what a manifest states."""
+    if stated["source"] == "random":
+        load = load_weights if spec.kind == "encoder" else load_decoder
+        return load("random", spec.layer, stated["seed"]).digests
+    if stated["source"] == "imagenet":  # The decoders that ship state those of their encoders.
+        deepest = list(pretrained_decoders())[-1]
+        return load_decoder("pretrained", deepest).training.encoder["sha256"]
+    return {}
 
 
 def _beside(path, name):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from unpooling import pictures
 from unpooling.errors import UserError, one_line
 from unpooling.options import METHODS, SMOOTHINGS
+from unpooling.style import reduction
 from unpooling.style.pairs import load_modules, load_pairs
 from unpooling.style.style import Style, check_weights
 from unpooling.style.transfer import check_options, transfer
@@ -24,7 +25,6 @@ __all__ = ["match_labels", "stylize"]
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 _SAVED = ".npz"  # what a saved style's name ends in
-_FAST = 2**20  # pixels
 _REFUSED = (UserError, MemoryError, tf.errors.ResourceExhaustedError)
 
 
@@ -121,17 +121,17 @@ def stylize(
     outputs = _outputs(found, output, found != contents or len(found) > 1, inputs) if found else []
     for path, target, mask in zip(found, outputs, content_masks, strict=True):
         try:
-            height, width = pictures.read_size(path)
+            size = pictures.read_size(path)
             _check_target(target, inputs, overwrite)
-            pictures.check_size(target, height, width)
+            pictures.check_size(target, *size)
         except UserError as error:
             fail(path, error)
         else:
-            jobs.append((path, target, mask, _cost(height * width, fast)))
+            jobs.append((path, target, mask, _cost(size, fast)))
     if not jobs and save_style is None:
         return failed
 
-    sizes = [0 if _is_saved(path) else math.prod(pictures.read_size(path)) for path in styles]
+    sizes = [(0, 0) if _is_saved(path) else pictures.read_size(path) for path in styles]
     costs = [_cost(size, fast) / 3 for size in sizes]  # It is encoded alone.
     total = sum(costs) + sum(cost for *_, cost in jobs)
     clock = _Clock(progress, total)
@@ -316,8 +316,8 @@ def _make_folder(path):
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
 
 
-def _cost(pixels, fast):
-    return min(pixels, _FAST) if fast else pixels
+def _cost(size, fast):
+    return math.prod(size) / (reduction.factor(size) ** 2 if fast else 1)
 
 
 class _Clock:

@@ -12,10 +12,13 @@ __all__ = ["enlarged", "factor", "reduced"]
 _ROWS = 64  # rows of the small picture that are made at a time
 
 
-def factor(maps: np.ndarray, pixels: float = 1e6) -> int:
-    """Returns by which whole factor to reduce maps (H, W, ...) to about `pixels`, at least 1."""
-    height, width = maps.shape[:2]
-    return max(1, round(math.sqrt(height * width / pixels)))
+def factor(shape: tuple[int, ...]) -> int:
+    """Returns by which whole factor to reduce a picture of a shape (H, W, ...), at least 1.
+
+    It is left with 0.4 to 2.25 megapixels, and with about one if it is large.
+    """
+    height, width, *_ = shape
+    return max(1, round(math.sqrt(height * width / 1e6)))
 
 
 def reduced(picture: np.ndarray, factor: int) -> np.ndarray:

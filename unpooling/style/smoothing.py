@@ -59,7 +59,7 @@ def _local_maps(content, picture, mask, factor):
 
     Contrast is compared on pictures of about a megapixel, maps are fitted on still smaller ones.
     """
-    more = max(1, reduction.factor(content) // factor)
+    more = max(1, reduction.factor(content.shape) // factor)
     factor *= more
     goal = reduction.reduced(picture, more)
     guide = reduction.reduced(content, factor)

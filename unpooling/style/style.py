@@ -74,7 +74,7 @@ class Style:
         has_mask, mask = mask is not None, Mask(mask, picture)
         if mask.labels == (0,):
             raise UserError("the mask of the style has label 0 throughout: nothing is left of it.")
-        factor = reduction.factor(picture) if fast else 1
+        factor = reduction.factor(picture.shape) if fast else 1
         if factor > 1:
             picture, mask = reduction.reduced(picture, factor), mask.reduced(factor)
         encoders = {tiling.layer_of(encoder): encoder for encoder, _ in pairs}

@@ -79,14 +79,14 @@ def transfer(
     mask = Mask(content_mask, content)
     if isinstance(style, Style) and style_mask is not None:
         raise UserError("`style_mask` belongs to a picture: a learnt style has its labels.")
-    factor = reduction.factor(content) if fast else 1
+    factor = reduction.factor(content.shape) if fast else 1
     start = 0.0
     progress = progress or (lambda part: None)
     if isinstance(style, Style):
         style.check_pairs(pairs)
     else:
         check_picture(style, "style")
-        size = style.size / (reduction.factor(style) ** 2 if fast else 1)
+        size = style.size / (reduction.factor(style.shape) ** 2 if fast else 1)
         start = size / (size + _PASSES * content.size / factor**2)
         style = Style.learn(
             style, pairs, style_mask, fast=fast, progress=lambda part: progress(start * part)
