@@ -58,6 +58,15 @@ class RunFolder:
                 ) from None
             yield
 
+    def check(self, overwrite: bool) -> None:
+        """Raises UserError if there is a finished run and `overwrite` is not set."""
+        found = [path for path in (self.decoder, *self._made) if os.path.exists(path)]
+        if found and not overwrite and (self._read() or {"finished": True})["finished"]:
+            raise UserError(
+                f"{self.directory} already holds {os.path.basename(found[0])}: pass --overwrite to "
+                "replace it, or choose another --output_dir."
+            )
+
     def begin(self, settings: Mapping[str, object], overwrite: bool) -> None:
         """Notes the settings of a run that begins, or leaves all as it is for one that is resumed.
 
@@ -70,21 +79,18 @@ class RunFolder:
         Raises:
           UserError: if there is one of these and `overwrite` is not set.
         """
-        state, found = self._read(), [p for p in (self.decoder, *self._made) if os.path.exists(p)]
-        interrupted = state is not None and not state["finished"]
-        other = interrupted and _difference(state["settings"], settings)
-        if interrupted and not other:
-            return
-        if other and not overwrite:
-            raise UserError(
-                f"{self.directory} holds an interrupted run of another kind ({other}): pass the "
-                "same to resume it, --overwrite to begin anew, or choose another --output_dir."
-            )
-        if found and not overwrite:
-            raise UserError(
-                f"{self.directory} already holds {os.path.basename(found[0])}: pass --overwrite to "
-                "replace it, or choose another --output_dir."
-            )
+        self.check(overwrite)
+        state = self._read()
+        if state is not None and not state["finished"]:
+            other = _difference(state["settings"], settings)
+            if not other:
+                return
+            if not overwrite:
+                raise UserError(
+                    f"{self.directory} holds an interrupted run of another kind ({other}): pass "
+                    "the same to resume it, --overwrite to begin anew, or choose another "
+                    "--output_dir."
+                )
         for path in self._made:  # run.json last.
             if os.path.isdir(path):
                 shutil.rmtree(path)

@@ -48,6 +48,8 @@ def train(config: TrainConfig) -> str:
     folder = RunFolder(config.output_dir, config.layer)
     with contextlib.ExitStack() as stack:
         with distribution.together(strategy):
+            if chief:
+                folder.check(config.overwrite)  # Before every photograph is read.
             say(f"weights: {one_line(config.weights)}")
             encoder = weights.load(config.weights, config.layer, config.seed)
             splits = data.usable_splits(config.photos)
