@@ -12,8 +12,8 @@ RUN := TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
 VARIABLES := LAYER WEIGHTS SEED DATASET LICENSE INDEX_DTYPE POOLING OUTPUT_DIR PUBLISHER MODEL_VERSION ASSET_URL \
 	PHOTOS DECODER_DATASET TRAINING_FLAGS HANDLE REPOSITORY CONTENT STYLE OUTPUT \
 	ARCHIVE FORMAT FRAMEWORK FORMATS
-# These have defaults of their own here; `make collection` continues where it was instead. (A line that began with the target
-# `export` would be a directive, and after the directive below, OVERWRITE would count as set.)
+# These have defaults of their own here. `make collection` has none for OVERWRITE: it continues where it was. (`export` comes
+# last, since a line that begins with it is a directive. After the directive below, OVERWRITE would count as set.)
 decoder tree export: OVERWRITE ?= true
 RUNS ?= runs
 ARTIFACTS ?= dist

@@ -119,7 +119,8 @@ def test_what_a_run_leaves(config, photos, tmp_path, monkeypatch, capsys):
 
     # A finished run is not touched, even by the same configuration.
     before = {name: (folder / name).read_bytes() for name in files_below(folder)}
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="already holds decoder"):
+    refused = pytest.raises(UserError, match=r"already holds decoder.h5: pass --overwrite")
+    with monkeypatch.context() as patch, refused:
         patch.setattr(data, "usable_splits", lambda folder: pytest.fail("too late"))
         train(config)
     assert {name: (folder / name).read_bytes() for name in files_below(folder)} == before

@@ -92,7 +92,8 @@ def train(config: TrainConfig) -> str:
             )
         trained = weights.Weights(made.decoder_layers(), "file")
         if distribution.has_several_workers(strategy):
-            say(f"decoder: SHA-256 {_digest(trained)}")  # All must print the same.
+            digest = weights.joint_sha256(trained.digests)  # All must print the same.
+            say(f"decoder: SHA-256 {digest}")
         with distribution.together(strategy):
             if chief:
                 record = _record(config, encoder, splits, settings, scale, folder)
@@ -115,7 +116,7 @@ def _settings(config, encoder, splits, steps):
     return {
         **{k: v for k, v in dataclasses.asdict(config).items() if k not in _UNSHAPING},
         "steps_per_epoch": steps,
-        "encoder_sha256": _digest(encoder),
+        "encoder_sha256": weights.joint_sha256(encoder.digests),
         "photographs_sha256": _sha256("\n".join(sorted(names))),
         "initial_weights_sha256": start,
     }
@@ -187,10 +188,6 @@ def _record(config, encoder, splits, settings, scale, folder):
         feature_scale=scale,
         validation={n.removeprefix("val_"): v for n, v in metrics.items() if n.startswith("val_")},
     )
-
-
-def _digest(loaded):
-    return _sha256("".join(loaded.digests.values()))
 
 
 def _sha256(text):

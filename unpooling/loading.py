@@ -53,13 +53,14 @@ def load(path_or_url: str | os.PathLike, sha256: str | None = None) -> object:
                 f"`sha256` is that of an archive, but {place} is a folder: pass the .tar.gz."
             )
         return _load_folder(place, place)
-    packed = archive.read(place)
+    return _load_archive(place, path_or_url, sha256)
+
+
+def _load_archive(path, name, sha256):
+    """Loads the module in an archive; `name` is how the caller knows it."""
+    packed = archive.read(path)
     if sha256 not in (None, packed.sha256):
-        raise UserError(f"{place} must have the SHA-256 {sha256}. Received: {packed.sha256}.")
-    return _load_archive(packed, place)
-
-
-def _load_archive(packed, name):
+        raise UserError(f"{name} must have the SHA-256 {sha256}. Received: {packed.sha256}.")
     # Python removes the folder, TensorFlow has read all of it by then.
     with tempfile.TemporaryDirectory() as directory:
         packed.unpack(directory)
@@ -70,7 +71,7 @@ def _load_url(url, sha256):
     """Loads the archive at a URL. What is refused does not stay in the cache."""
     path = _download(url, sha256)
     try:
-        return _load_archive(archive.read(path), url)
+        return _load_archive(path, url, sha256)
     except UserError as error:
         os.remove(path)
         reason = str(error).replace(path, url)

@@ -25,6 +25,7 @@ __all__ = [
     "check_pair",
     "digests_of",
     "import_keras",
+    "joint_sha256",
     "layer_sha256",
     "layers_of",
     "load",
@@ -209,6 +210,11 @@ def digests_of(variables: Sequence) -> dict[str, str]:
     arrays = {variable.name.split(":")[0]: variable.numpy() for variable in variables}
     names = [name.removesuffix("/kernel") for name in sorted(arrays) if name.endswith("/kernel")]
     return {n: layer_sha256(arrays[f"{n}/kernel"], arrays[f"{n}/bias"]) for n in names}
+
+
+def joint_sha256(digests: Mapping[str, str]) -> str:
+    """Returns one SHA-256 of what `digests_of` or `Weights.digests` returns, hexadecimal."""
+    return hashlib.sha256("".join(digests.values()).encode()).hexdigest()
 
 
 def save(

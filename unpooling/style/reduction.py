@@ -15,7 +15,7 @@ _ROWS = 64  # rows of the small picture that are made at a time
 def factor(shape: tuple[int, ...]) -> int:
     """Returns by which whole factor to reduce a picture of a shape (H, W, ...), at least 1.
 
-    It is left with 0.4 to 2.25 megapixels, and with about one if it is large.
+    A picture of more than 2.25 megapixels is left with 0.56 to 1.56.
     """
     height, width, *_ = shape
     return max(1, round(math.sqrt(height * width / 1e6)))

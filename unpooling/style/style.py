@@ -1,6 +1,5 @@
 """A style: the statistics of the features of one picture, or of several."""
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from unpooling.style.checks import check_picture
 from unpooling.style.masks import Mask
 from unpooling.style.progress import Progress
 from unpooling.style.statistics import Statistics
-from unpooling.weights import digests_of
+from unpooling.weights import digests_of, joint_sha256
 
 __all__ = ["Style", "check_weights"]
 
@@ -201,11 +200,7 @@ def check_weights(weights: Sequence[float] | None, count: int) -> list[float]:
 
 def _digests(pairs):
     """{layer: a SHA-256 of all weights of the pair's encoder}."""
-    digests = {}
-    for encoder, _ in pairs:
-        joined = "".join(digests_of(encoder.variables).values())
-        digests[tiling.layer_of(encoder)] = hashlib.sha256(joined.encode()).hexdigest()
-    return digests
+    return {tiling.layer_of(e): joint_sha256(digests_of(e.variables)) for e, _ in pairs}
 
 
 def _read(arrays):
