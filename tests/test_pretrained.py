@@ -14,6 +14,9 @@ from unpooling.encoder import Encoder
 from unpooling.errors import UserError
 
 SHIPPED = weights.pretrained_decoders()
+CARD = " ".join(
+    (ROOT / "unpooling" / "pretrained" / "README.md").read_text(encoding="utf-8").split()
+)
 DIGESTS = dict(
     re.findall(r"^\| `(\w+)` \| `(\w{64})` \|$", (ROOT / "docs" / "weights.md").read_text(), re.M)
 )
@@ -33,9 +36,11 @@ def test_each_was_trained_for_imagenets_weights_and_says_how_well_it_does(layer)
     assert decoder.trained_for == {name: DIGESTS[name] for name in names}
     training = weights.load_decoder("pretrained", layer).training
     assert training.layer == layer
-    card = (ROOT / "unpooling" / "pretrained" / "README.md").read_text(encoding="utf-8")
-    assert f"--layer={layer} " in card
-    assert f" {training.evaluation['error']:.3f}" in card
+    error = f"{training.evaluation['error']:.3f}"
+    *_, (_, last) = re.findall(rf"--layer={layer} ([^#]*)# (\S+)", CARD)
+    assert last == error
+    [stated] = re.findall(r"On these 75 together the errors are (\S+), (\S+) and (\S+), as", CARD)
+    assert stated[list(SHIPPED).index(layer)] == error
     wanted = {n: v for n, v in training.flags.items() if v is not None and "sha256" not in n}
     assert TrainConfig(**wanted).layer == layer  # The command can be given again.
 
