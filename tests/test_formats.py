@@ -13,12 +13,13 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
-from export import card, formats
+from export import build, card, formats
 from export.formats import check, source
 from export.formats.onnx import OPSET
 from export.licenses import NAMES
+from export.spec import Spec
 from tests.conftest import ROOT
-from unpooling import pooling
+from unpooling import pooling, vgg19
 from unpooling.errors import UserError
 
 LAYER = "block2_conv2"
@@ -49,6 +50,17 @@ def files(sources, tmp_path_factory):
 def unchecked(monkeypatch):
     """Leaves the check in a fresh process out."""
     monkeypatch.setattr(formats, "_check_in_fresh_process", lambda *arguments: None)
+
+
+def test_a_decoder_of_an_earlier_version_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        # It had no convolution of its own after an unpooling.
+        earlier.setattr(vgg19, "_more", lambda block: ())
+        folder = build.build_decoder(
+            Spec("decoder", LAYER), "random", output_dir=str(tmp_path), verify=False
+        )
+    with pytest.raises(UserError, match="has no decoder_block1_conv3: it was built by an earlier"):
+        source.read(f"{folder}/decoder.tar.gz")
 
 
 @pytest.mark.parametrize("kind", KINDS)

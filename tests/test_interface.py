@@ -10,6 +10,7 @@ from unpooling.encoder import Encoder
 
 LASTS = (2, 2, 4, 4, 2)
 NAMES = [f"block{b}_conv{n}" for b, last in enumerate(LASTS, 1) for n in range(1, last + 1)]
+AFTER_UNPOOLING = [f"block{b}_conv{last + 1}" for b, last in enumerate(LASTS[:-1], 1)]
 CHANNELS = (64, 128, 256, 512, 512)
 
 
@@ -17,6 +18,8 @@ CHANNELS = (64, 128, 256, 512, 512)
 def test_variables_have_keras_names_in_the_order_of_the_layers(descriptor, form, saved_model):
     names = [name for name in NAMES if name <= descriptor.layer]
     if descriptor.kind == "decoder":
+        # One more convolution takes what is unpooled.
+        names = sorted([*names, *(name for name in AFTER_UNPOOLING if name < descriptor.layer)])
         names = [f"decoder_{name}" for name in reversed(names)]
     module = descriptors.module(descriptor, form, saved_model)
     for variables in (module.variables, module.trainable_variables):

@@ -160,8 +160,8 @@ def test_on_another_backend_they_never_import_tensorflow_and_equal_it(
     images, upstream = tf.constant(given["even"]), tf.constant(given["upstream"])
     variables = encoder.variables + decoder.variables
     first, *others = gradients(encoder.compact, decoder, images, variables, upstream)
-    count = len(encoder.variables)
-    names = [f"{i // count}_{i % count}" for i in range(len(others))]
+    pair = enumerate((encoder, decoder))
+    names = [f"{i}_{j}" for i, half in pair for j in range(len(half.variables))]
     for name, expected in zip(["gradient", *names], [first, *others], strict=True):
         assert_close(found[name], expected, 1e-4)
     inputs = encoder.compact(images)

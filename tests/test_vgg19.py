@@ -64,14 +64,29 @@ def test_the_mean_is_what_keras_subtracts():
 def test_a_decoder_mirrors_its_encoder():
     layer = "block3_conv2"
     found = [(c.name, c.in_channels, c.out_channels) for c in vgg19.convolutions(layer, "decoder")]
-    channels = (256, 256, 128, 128, 64, 64, 3)
-    names = [f"decoder_block{block}_conv{number}" for block in (3, 2, 1) for number in (2, 1)]
+    channels = (256, 256, 128, 128, 128, 64, 64, 64, 3)
+    numbers = {3: (2, 1), 2: (3, 2, 1), 1: (3, 2, 1)}  # One more where values are unpooled.
+    names = [f"decoder_block{block}_conv{number}" for block in numbers for number in numbers[block]]
     assert found == list(zip(names, channels[:-1], channels[1:], strict=True))
     blocks = [(block.number, block.unpooled) for block in vgg19.mirror(layer)]
     assert blocks == [(3, False), (2, True), (1, True)]
     # The kernels are as large as the encoder's; of the biases, 3 stand in place of the last 256.
-    encoder = vgg19.count_parameters(layer)
-    assert vgg19.count_parameters(layer, "decoder") == encoder - 256 + 3
+    mirrored = vgg19.count_parameters(layer) - 256 + 3
+    more = sum(3 * 3 * channels**2 + channels for channels in (128, 64))
+    assert vgg19.count_parameters(layer, "decoder") == mirrored + more
+
+
+@EACH_LAYER
+def test_a_decoder_has_the_encoders_convolutions_reversed_and_one_more_after_each_unpooling(layer):
+    expected = []
+    for block in reversed(vgg19.blocks_up_to(layer)):
+        if block.pooled:
+            name = f"decoder_block{block.number}_conv{len(block.convolutions) + 1}"
+            expected.append((name, block.channels, block.channels))
+        for c in reversed(block.convolutions):
+            expected.append((f"decoder_{c.name}", c.out_channels, c.in_channels))
+    ours = [(c.name, c.in_channels, c.out_channels) for c in vgg19.convolutions(layer, "decoder")]
+    assert ours == expected
 
 
 @pytest.mark.parametrize("function", [vgg19.blocks_up_to, vgg19.pooled_blocks, vgg19.mirror])

@@ -15,13 +15,16 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from keras.src.applications import vgg19 as keras_vgg19
 from keras.src.utils import file_utils
 
 from tests.descriptors import random_weights
 from tests.test_training_record import RECORD
-from unpooling import vgg19, weights
+from unpooling import pooling, vgg19, weights
+from unpooling.decoder import Decoder
+from unpooling.encoder import Encoder
 from unpooling.errors import UserError
 from unpooling.vgg19 import convolutions
 
@@ -337,6 +340,28 @@ def test_a_decoder_of_another_layer_or_without_a_legible_record_is_refused(tmp_p
         file.attrs["training"] = "{}"
     message = refusal(path, load=weights.load_decoder)
     assert "its attribute `training` cannot be read (a training record must hold" in message
+
+
+def test_a_file_without_the_convolutions_after_unpooling_decodes_as_it_did(tmp_path):
+    layer, path = "block3_conv2", str(tmp_path / "decoder.h5")
+    arrays = dict(random_weights("decoder", layer))
+    more = {"decoder_block2_conv3", "decoder_block1_conv3"}
+    weights.save(path, {name: pair for name, pair in arrays.items() if name not in more})
+    images = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3)).astype(np.float32)
+    outputs = Encoder.load(layer, "random").compact(images)
+    values, *switches = outputs
+    for name, (kernel, bias) in arrays.items():
+        if name in more:
+            values = pooling.unpool(values, switches.pop())
+            continue
+        values = tf.nn.conv2d(values, kernel, 1, "SAME") + bias
+        values = values if name == "decoder_block1_conv1" else tf.nn.relu(values)
+    np.testing.assert_allclose(Decoder.load(layer, path)(outputs), values, rtol=1e-5, atol=1e-4)
+    # A file with one of them is another, and not whole.
+    del arrays["decoder_block2_conv3"]
+    weights.save(path, arrays)
+    with pytest.raises(UserError, match="layer decoder_block2_conv3: missing"):
+        weights.load_decoder(path, layer)
 
 
 def test_advice_on_a_decoders_file_is_not_that_on_an_encoders(good_file, tmp_path):

@@ -75,7 +75,8 @@ class TrainConfig:
     )
     initial_kernels: str = _field(
         "mirrored",
-        "The kernels to start from: the encoder's, transposed and scaled, or random ones.",
+        "The kernels to start from: the encoder's, transposed and scaled (and the identity after "
+        "an unpooling), or random ones.",
         choices=("mirrored", "he_normal"),
     )
     initial_weights: str | None = _field(

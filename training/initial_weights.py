@@ -30,7 +30,8 @@ def initial_layers(
     "mirrored": the encoder's, transposed as in a convolution's gradient. These are then scaled one
     after the other, each by one number, and given biases, so that on `images` the outputs have mean
     0 and, on average over the channels, standard deviation 1, but 0.3 for the last (after
-    D. Mishkin and J. Matas, arXiv 1511.06422).
+    D. Mishkin and J. Matas, arXiv 1511.06422). The convolutions after the unpoolings, which mirror
+    none, start as the identity.
 
     Convolutions that a decoder's file also holds are copied from there, so that deep decoders can
     start where shallow ones ended.
@@ -79,7 +80,7 @@ def _layer_of(source):
     except OSError:
         held = set()  # The loader says what is wrong.
     for layer in reversed(vgg19.LAYERS):
-        if all(c.name in held for c in vgg19.convolutions(layer, "decoder")):
+        if all(f"decoder_{c.name}" in held for c in vgg19.convolutions(layer)):
             return layer
     return vgg19.LAYERS[0]
 
@@ -89,16 +90,18 @@ def _mirrored(config, taken, encoder_layers, images):
     constants = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
     layer = config.layer
     features, switches = model.encode_with_switches(layer, constants, images)
-    ours, theirs = vgg19.convolutions(layer, "decoder"), reversed(vgg19.convolutions(layer))
-    mirrored = dict(zip((c.name for c in ours), (c.name for c in theirs), strict=True))
-    last = list(mirrored)[-1]
+    ours = {c.name: c for c in vgg19.convolutions(layer, "decoder")}
+    last = list(ours)[-1]
     layers = {}
 
     def convolution(values, name):
+        mirrored = name.removeprefix("decoder_")
         if name in taken:
             kernel, bias = taken[name]
+        elif mirrored not in encoder_layers:  # It takes what is unpooled.
+            kernel, bias = weights.identity(ours[name])
         else:
-            kernel = encoder_layers[mirrored[name]][0][::-1, ::-1].transpose(0, 1, 3, 2)
+            kernel = encoder_layers[mirrored][0][::-1, ::-1].transpose(0, 1, 3, 2)
             raw = convolve(values, tf.constant(kernel), tf.zeros(kernel.shape[-1]), relu=False)
             mean, variance = tf.nn.moments(raw, axes=[0, 1, 2])
             # One scale for all channels: what differs between them says something.

@@ -123,22 +123,28 @@ def mirror(layer: str) -> tuple[UpBlock, ...]:
     """Returns the blocks of the decoder for `layer`, the deepest first.
 
     Each holds the convolutions of the encoder's block in reverse order, with input and output
-    channels swapped. Where the encoder pools after a block, the decoder unpools before it.
+    channels swapped. Where the encoder pools after a block, the decoder unpools before it, and has
+    one more convolution, which takes what is unpooled.
 
     Raises:
       ValueError: if `layer` is not one of `LAYERS`.
     """
     return tuple(
-        UpBlock(
-            block.number,
-            tuple(
-                Convolution(f"decoder_{c.name}", c.out_channels, c.in_channels)
-                for c in reversed(block.convolutions)
-            ),
-            unpooled=block.pooled,
-        )
+        UpBlock(block.number, (*_more(block), *_reversed(block)), unpooled=block.pooled)
         for block in reversed(blocks_up_to(layer))
     )
+
+
+def _more(block):
+    """The convolution that takes what is unpooled: of the values around it, most are 0."""
+    if block.pooled:
+        name = f"decoder_block{block.number}_conv{len(block.convolutions) + 1}"
+        yield Convolution(name, block.channels, block.channels)
+
+
+def _reversed(block):
+    for c in reversed(block.convolutions):
+        yield Convolution(f"decoder_{c.name}", c.out_channels, c.in_channels)
 
 
 def convolutions(layer: str, kind: str = "encoder") -> list[Convolution]:

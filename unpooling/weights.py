@@ -107,7 +107,9 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
 
     Args:
       source: "pretrained" for a decoder that ships with this library, see `pretrained_decoders`;
-        "random" for seeded ones; or the path of a decoder.h5 that `save` wrote.
+        "random" for seeded ones; or the path of a decoder.h5 that `save` wrote. A file of version
+        0.3 or before lacks the convolutions after the unpoolings; these become the identity, with
+        which it decodes as before.
       layer: one of `LAYERS`.
       seed: for "random", from 0 to 2^63 - 1.
 
@@ -126,7 +128,7 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
                 f"with train_decoder.py --layer={layer}, and pass the path of its decoder.h5."
             )
         source = shipped[layer]
-    weights = _from_file(source, convolutions, "decoder")
+    weights = _from_file(source, convolutions, "decoder", _identities(layer))
     training = weights.training
     if training is not None and training.layer != layer:
         raise UserError(
@@ -309,7 +311,23 @@ def _random(convolutions: Sequence[vgg19.Convolution], seed: int):
     return layers
 
 
-def _from_file(path, convolutions, kind):
+def identity(convolution: vgg19.Convolution) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the (kernel, bias) with which a convolution changes nothing; as many channels out."""
+    kernel = np.zeros(convolution.kernel_shape, np.float32)
+    kernel[1, 1] = np.eye(convolution.out_channels)
+    return kernel, np.zeros(convolution.out_channels, np.float32)
+
+
+def _identities(layer):
+    """Those after an unpooling, for files that lack them. What is unpooled is not negative."""
+    return {
+        block.convolutions[0].name: identity(block.convolutions[0])
+        for block in vgg19.mirror(layer)
+        if block.unpooled
+    }
+
+
+def _from_file(path, convolutions, kind, older=None):
     with _open(path, kind) as file:
         try:
             held = _arrays(file)
@@ -321,7 +339,11 @@ def _from_file(path, convolutions, kind):
             ) from error
         if "block3_conv3" in held and "block3_conv4" not in held:
             raise UserError(f"weights file {path}: these are VGG16's weights, not VGG19's.")
-        layers = {c.name: _read_convolution(path, held, c, kind) for c in convolutions}
+        absent = older if older and not older.keys() & held.keys() else {}
+        layers = {
+            c.name: absent.get(c.name) or _read_convolution(path, held, c, kind)
+            for c in convolutions
+        }
     try:
         record = None if training is None else TrainingRecord.from_json(training)
     except UserError as error:

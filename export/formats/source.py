@@ -69,7 +69,7 @@ def read(path: str) -> Source:
       path: an encoder.tar.gz or a decoder.tar.gz.
 
     Raises:
-      UserError: if it is not a module.
+      UserError: if it is not a module, or one that an earlier version built.
     """
     packed = archive.read(path)
     with tempfile.TemporaryDirectory() as directory:
@@ -79,6 +79,12 @@ def read(path: str) -> Source:
             _, module = loaded.load(directory)
         except ValueError as error:
             raise UserError(f"archive {path} is refused: {one_line(error)}.") from error
+    named = [name.partition("/")[0] for name in module.variables]
+    if absent := [c.name for c in module.spec.convolutions if c.name not in named]:
+        raise UserError(
+            f"archive {path} has no {', '.join(absent)}: it was built by an earlier version. Build "
+            "it anew."
+        )
     return Source(module.spec, module.layers, packed.sha256, module.module)
 
 
