@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import filecmp
 import os
 from collections.abc import Mapping, Sequence
 
@@ -166,6 +167,7 @@ def _is_built(folder, spec, source, seed, publication):
     loaded = load(source, spec.layer, seed)
     return (
         found.spec == spec
+        and filecmp.cmp(found.path("png"), spec.diagram, shallow=False)
         and found.manifest["weights"]["layers"] == loaded.digests
         and found.manifest["weights"]["file_sha256"] == loaded.file_sha256
         and found.manifest["flags"] == build.shaping_flags(spec, loaded, source, publication)

@@ -13,13 +13,15 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
-from export import build, card, formats
+import unpooling
+from export import artifact, build, card, formats
 from export.formats import check, source
 from export.formats.onnx import OPSET
 from export.licenses import NAMES
 from export.spec import Spec
 from tests.conftest import ROOT
 from unpooling import pooling, vgg19
+from unpooling.encoder import Encoder
 from unpooling.errors import UserError
 
 LAYER = "block2_conv2"
@@ -52,15 +54,21 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(formats, "_check_in_fresh_process", lambda *arguments: None)
 
 
-def test_a_decoder_of_an_earlier_version_is_refused(tmp_path, monkeypatch):
+def test_a_decoder_of_an_earlier_version_loads_but_is_no_longer_made_anything_of(
+    tmp_path, monkeypatch
+):
     with monkeypatch.context() as earlier:
         # It had no convolution of its own after an unpooling.
         earlier.setattr(vgg19, "_more", lambda block: ())
         folder = build.build_decoder(
             Spec("decoder", LAYER), "random", output_dir=str(tmp_path), verify=False
         )
-    with pytest.raises(UserError, match="has no decoder_block1_conv3: it was built by an earlier"):
-        source.read(f"{folder}/decoder.tar.gz")
+    path = f"{folder}/decoder.tar.gz"
+    encoded = Encoder.load(LAYER, "random").compact(np.full((1, 8, 8, 3), 99, np.float32))
+    assert unpooling.load(path)(encoded).shape == (1, 8, 8, 3)
+    for refuses, told in ((source.read, path), (artifact.read, folder)):
+        with pytest.raises(UserError, match=r"has no decoder_block1_conv3, so .* [Bb]uild it anew"):
+            refuses(told)
 
 
 @pytest.mark.parametrize("kind", KINDS)

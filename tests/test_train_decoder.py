@@ -186,6 +186,24 @@ def test_an_interrupted_run_is_resumed_where_the_last_epoch_ended(
     assert_close(config, whole, 0.01)
 
 
+def test_an_interrupted_run_of_an_earlier_version_is_refused(config, monkeypatch):
+    config = dataclasses.replace(config, layer="block2_conv2", epochs=2)
+    with monkeypatch.context() as earlier, pytest.raises(KeyboardInterrupt):
+        # It had no convolution of its own after an unpooling.
+        earlier.setattr(vgg19, "_more", lambda block: ())
+        earlier.setattr(callbacks.Samples, "on_epoch_end", interrupt_in_the_second_epoch)
+        train(config)
+    with pytest.raises(UserError, match="of an interrupted run of an earlier version: delete it"):
+        train(config)
+    (pathlib.Path(config.output_dir) / "vgg19-block2-conv2-decoder" / "backup.npz").unlink()
+    train(config)
+
+
+def interrupt_in_the_second_epoch(self, epoch, logs=None):
+    if epoch == 1:
+        raise KeyboardInterrupt
+
+
 def test_how_long_a_run_will_take(monkeypatch, capsys):
     # Two epochs of 4 steps of 40 s, and 20 s of validation; then faster ones.
     times = iter([0, 40, 80, 120, 160, 180, 200, 210, 220, 230, 240])

@@ -48,10 +48,23 @@ class Backup(keras.callbacks.Callback):
         self.finished_epochs = int(self._kept.get("epochs", 0))
 
     def restore(self, model: keras.Model) -> None:
-        """Gives a model and its optimizer what the file holds, if there is one."""
-        if self._kept:
-            for number, variable in enumerate(_variables(model)):
-                variable.assign(self._kept.pop(f"arr_{number}"))
+        """Gives a model and its optimizer what the file holds, if there is one.
+
+        Raises:
+          UserError: if these have other variables, as in an earlier version of this program.
+        """
+        if not self._kept:
+            return
+        variables = _variables(model)
+        kept = [self._kept.get(f"arr_{number}") for number in range(len(self._kept) - 1)]
+        if [array.shape for array in kept] != [tuple(variable.shape) for variable in variables]:
+            raise UserError(
+                f"{self._path} is of an interrupted run of an earlier version: delete it to begin "
+                "anew, or choose another --output_dir."
+            )
+        for variable, array in zip(variables, kept, strict=True):
+            variable.assign(array)
+        self._kept = {}
 
     def on_epoch_end(self, epoch, logs=None):
         arrays = [np.asarray(variable) for variable in _variables(self.model)]

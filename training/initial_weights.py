@@ -34,7 +34,8 @@ def initial_layers(
     none, start as the identity.
 
     Convolutions that a decoder's file also holds are copied from there, so that deep decoders can
-    start where shallow ones ended.
+    start where shallow ones ended. If it lacks those after the unpoolings of its own layer, they
+    start as the identity.
 
     Args:
       config: of which `layer`, `seed`, `initial_kernels` and `initial_weights` count.
@@ -90,18 +91,18 @@ def _mirrored(config, taken, encoder_layers, images):
     constants = {name: tuple(map(tf.constant, pair)) for name, pair in encoder_layers.items()}
     layer = config.layer
     features, switches = model.encode_with_switches(layer, constants, images)
-    ours = {c.name: c for c in vgg19.convolutions(layer, "decoder")}
-    last = list(ours)[-1]
+    identities = {c.name: weights.identity(c) for c in vgg19.after_unpooling(layer)}
+    last = vgg19.convolutions(layer, "decoder")[-1].name
     layers = {}
 
     def convolution(values, name):
-        mirrored = name.removeprefix("decoder_")
         if name in taken:
             kernel, bias = taken[name]
-        elif mirrored not in encoder_layers:  # It takes what is unpooled.
-            kernel, bias = weights.identity(ours[name])
+        elif name in identities:
+            kernel, bias = identities[name]
         else:
-            kernel = encoder_layers[mirrored][0][::-1, ::-1].transpose(0, 1, 3, 2)
+            kernel = encoder_layers[name.removeprefix("decoder_")][0]
+            kernel = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
             raw = convolve(values, tf.constant(kernel), tf.zeros(kernel.shape[-1]), relu=False)
             mean, variance = tf.nn.moments(raw, axes=[0, 1, 2])
             # One scale for all channels: what differs between them says something.

@@ -14,6 +14,7 @@ __all__ = [
     "Block",
     "Convolution",
     "UpBlock",
+    "after_unpooling",
     "blocks_up_to",
     "convolutions",
     "count_parameters",
@@ -135,8 +136,19 @@ def mirror(layer: str) -> tuple[UpBlock, ...]:
     )
 
 
+def after_unpooling(layer: str) -> tuple[Convolution, ...]:
+    """Returns the convolutions of the decoder for `layer` that take what is unpooled, in order.
+
+    These mirror none of the encoder's.
+
+    Raises:
+      ValueError: if `layer` is not one of `LAYERS`.
+    """
+    return tuple(block.convolutions[0] for block in mirror(layer) if block.unpooled)
+
+
 def _more(block):
-    """The convolution that takes what is unpooled: of the values around it, most are 0."""
+    """The convolution that takes what is unpooled, in which three of four values are 0."""
     if block.pooled:
         name = f"decoder_block{block.number}_conv{len(block.convolutions) + 1}"
         yield Convolution(name, block.channels, block.channels)

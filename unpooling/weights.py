@@ -24,6 +24,7 @@ __all__ = [
     "Weights",
     "check_pair",
     "digests_of",
+    "identity",
     "import_keras",
     "joint_sha256",
     "layer_sha256",
@@ -107,9 +108,9 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
 
     Args:
       source: "pretrained" for a decoder that ships with this library, see `pretrained_decoders`;
-        "random" for seeded ones; or the path of a decoder.h5 that `save` wrote. A file of version
-        0.3 or before lacks the convolutions after the unpoolings; these become the identity, with
-        which it decodes as before.
+        "random" for seeded ones; or the path of a decoder.h5 that `save` wrote. A file from
+        before version 0.4 lacks the convolutions after the unpoolings; these become the identity,
+        with which it decodes as before.
       layer: one of `LAYERS`.
       seed: for "random", from 0 to 2^63 - 1.
 
@@ -128,7 +129,7 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
                 f"with train_decoder.py --layer={layer}, and pass the path of its decoder.h5."
             )
         source = shipped[layer]
-    weights = _from_file(source, convolutions, "decoder", _identities(layer))
+    weights = _from_file(source, convolutions, "decoder", vgg19.after_unpooling(layer))
     training = weights.training
     if training is not None and training.layer != layer:
         raise UserError(
@@ -318,16 +319,8 @@ def identity(convolution: vgg19.Convolution) -> tuple[np.ndarray, np.ndarray]:
     return kernel, np.zeros(convolution.out_channels, np.float32)
 
 
-def _identities(layer):
-    """Those after an unpooling, for files that lack them. What is unpooled is not negative."""
-    return {
-        block.convolutions[0].name: identity(block.convolutions[0])
-        for block in vgg19.mirror(layer)
-        if block.unpooled
-    }
-
-
-def _from_file(path, convolutions, kind, older=None):
+def _from_file(path, convolutions, kind, more=()):
+    """Reads weights; `more` are those that become the identity if the file holds none of them."""
     with _open(path, kind) as file:
         try:
             held = _arrays(file)
@@ -339,9 +332,9 @@ def _from_file(path, convolutions, kind, older=None):
             ) from error
         if "block3_conv3" in held and "block3_conv4" not in held:
             raise UserError(f"weights file {path}: these are VGG16's weights, not VGG19's.")
-        absent = older if older and not older.keys() & held.keys() else {}
+        absent = () if any(c.name in held for c in more) else more
         layers = {
-            c.name: absent.get(c.name) or _read_convolution(path, held, c, kind)
+            c.name: identity(c) if c in absent else _read_convolution(path, held, c, kind)
             for c in convolutions
         }
     try:

@@ -79,12 +79,6 @@ def read(path: str) -> Source:
             _, module = loaded.load(directory)
         except ValueError as error:
             raise UserError(f"archive {path} is refused: {one_line(error)}.") from error
-    named = [name.partition("/")[0] for name in module.variables]
-    if absent := [c.name for c in module.spec.convolutions if c.name not in named]:
-        raise UserError(
-            f"archive {path} has no {', '.join(absent)}: it was built by an earlier version. Build "
-            "it anew."
-        )
     return Source(module.spec, module.layers, packed.sha256, module.module)
 
 

@@ -60,7 +60,8 @@ def load(directory: str) -> tuple[str, Loaded]:
     """Loads the SavedModel in `directory`, and says in words what it is.
 
     Raises:
-      ValueError: if it is neither an encoder nor a decoder.
+      ValueError: if it is neither an encoder nor a decoder, or a decoder that an earlier version
+        built.
     """
     # On a GPU, TensorFlow would round the inputs of convolutions to 10 bits: see `TOLERANCE`.
     tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -79,6 +80,10 @@ def load(directory: str) -> tuple[str, Loaded]:
         raise ValueError(
             f"the last convolution of an encoder is one of {', '.join(vgg19.LAYERS)}, and so is "
             f"the first of a decoder, after decoder_. Received: {', '.join(layers):.200}"
+        )
+    if absent := [c.name for c in spec.convolutions if c.name not in layers]:
+        raise ValueError(
+            f"it has no {', '.join(absent)}, so an earlier version built it: build it anew"
         )
     return str(spec), Loaded(module, spec)
 
@@ -104,7 +109,7 @@ def check_variables(loaded: Loaded) -> str:
         expect(np.isfinite(variable.numpy()).all(), f"{name} holds NaN or infinite values")
     losses = list(loaded.module.regularization_losses)
     expect(losses == [], f"regularization_losses are {losses}")
-    return f"{len(expected)} trainable, named after Keras' layers"
+    return f"{len(expected)} trainable, with the names and shapes of {loaded.spec.kind}s"
 
 
 def check_signatures(loaded: Loaded) -> str:
