@@ -138,8 +138,8 @@ def _expected(field, value):
     return f"{number} of at least {rules['least']}{most}"
 
 
-# The recipe aims at a small error alone; it is how the decoders that ship began. The defaults
-# above are those of the published decoders, which were trained for more than that. Nobody has
+# The recipe aims at a small error alone; it is how the decoders that ship began, then without the
+# convolutions after unpoolings. The defaults above are those of the published decoders, which were trained for more than that. Nobody has
 # trained blocks 4 and 5 with these numbers.
 _RECIPE = {
     "batch_size": 4,
