@@ -139,8 +139,8 @@ def _expected(field, value):
 
 
 # The recipe aims at a small error alone; it is how the decoders that ship began, then without the
-# convolutions after unpoolings. The defaults above are those of the published decoders, which were trained for more than that. Nobody has
-# trained blocks 4 and 5 with these numbers.
+# convolutions after unpoolings. The defaults above are those of the published decoders, which were
+# trained for more than that. Nobody has trained blocks 4 and 5 with these numbers.
 _RECIPE = {
     "batch_size": 4,
     "steps_per_epoch": 1000,
