@@ -80,11 +80,8 @@ def read(folder: str) -> Artifact:
         spec = manifest.spec_of(stated)
         if spec.kind != kind:
             raise UserError(f"the manifest is that of a {spec.kind}")
-        layers = stated["weights"]["layers"]
-        if absent := [c.name for c in spec.convolutions if c.name not in layers]:
-            raise UserError(
-                f"it has no {', '.join(absent)}, so an earlier version built it. Build it anew."
-            )
+        if wrong := spec.lacks(stated["weights"]["layers"]):
+            raise UserError(f"{wrong}.")
         if lacking := {*spec.files} - {*present, checksums.FILE}:
             raise UserError(f"{', '.join(sorted(lacking))} is missing")
         packed = archive.read(os.path.join(folder, spec.archive_name))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Collection
 
 from export import licenses
 from unpooling import options, vgg19
@@ -114,6 +115,13 @@ class Spec:
     def convolutions(self) -> tuple[vgg19.Convolution, ...]:
         """The module's own convolutions, in order."""
         return tuple(vgg19.convolutions(self.layer, self.kind))
+
+    def lacks(self, names: Collection[str]) -> str:
+        """Says what is wrong with a module of these convolutions; "" if it has all of its own."""
+        absent = [c.name for c in self.convolutions if c.name not in names]
+        if not absent:
+            return ""
+        return f"it has no {', '.join(absent)}, so an earlier version built it: build it anew"
 
     @property
     def variable_count(self) -> int:

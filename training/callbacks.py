@@ -56,7 +56,7 @@ class Backup(keras.callbacks.Callback):
         if not self._kept:
             return
         variables = _variables(model)
-        kept = [self._kept.get(f"arr_{number}") for number in range(len(self._kept) - 1)]
+        kept = [self._kept[f"arr_{number}"] for number in range(len(self._kept) - 1)]
         if [array.shape for array in kept] != [tuple(variable.shape) for variable in variables]:
             raise UserError(
                 f"{self._path} is of an interrupted run of an earlier version: delete it to begin "

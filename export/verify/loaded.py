@@ -81,10 +81,8 @@ def load(directory: str) -> tuple[str, Loaded]:
             f"the last convolution of an encoder is one of {', '.join(vgg19.LAYERS)}, and so is "
             f"the first of a decoder, after decoder_. Received: {', '.join(layers):.200}"
         )
-    if absent := [c.name for c in spec.convolutions if c.name not in layers]:
-        raise ValueError(
-            f"it has no {', '.join(absent)}, so an earlier version built it: build it anew"
-        )
+    if wrong := spec.lacks(layers):
+        raise ValueError(wrong)
     return str(spec), Loaded(module, spec)
 
 
