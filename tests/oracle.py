@@ -56,8 +56,9 @@ def decode(features, indices, layer, weights):
         if block < last:
             batch, height, width, channels = x.shape
             x = unpool(x, indices[block - 1], (batch, 2 * height, 2 * width, channels))
-        # One more convolution takes what is unpooled.
-        for number in range(2 if block == last else CONVOLUTIONS[block] + 1, 0, -1):
+        # More convolutions take what is unpooled.
+        more = 2 if last == 2 else 1
+        for number in range(2 if block == last else CONVOLUTIONS[block] + more, 0, -1):
             x = relu(x) if x is not features else x
             x = convolve(x, *weights[f"decoder_block{block}_conv{number}"])
     return x

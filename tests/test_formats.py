@@ -58,8 +58,8 @@ def test_a_decoder_of_an_earlier_version_loads_but_is_no_longer_made_anything_of
     tmp_path, monkeypatch
 ):
     with monkeypatch.context() as earlier:
-        # It had no convolution of its own after an unpooling.
-        earlier.setattr(vgg19, "_more", lambda block: ())
+        # It had no convolutions of its own after an unpooling.
+        earlier.setattr(vgg19, "_more", lambda block, count: ())
         folder = build.build_decoder(
             Spec("decoder", LAYER), "random", output_dir=str(tmp_path), verify=False
         )
@@ -67,7 +67,8 @@ def test_a_decoder_of_an_earlier_version_loads_but_is_no_longer_made_anything_of
     encoded = Encoder.load(LAYER, "random").compact(np.full((1, 8, 8, 3), 99, np.float32))
     assert unpooling.load(path)(encoded).shape == (1, 8, 8, 3)
     for refuses, told in ((source.read, path), (artifact.read, folder)):
-        with pytest.raises(UserError, match=r"has no decoder_block1_conv3, so .* [Bb]uild it anew"):
+        absent = "decoder_block1_conv4, decoder_block1_conv3"
+        with pytest.raises(UserError, match=rf"has no {absent}, so .* [Bb]uild it anew"):
             refuses(told)
 
 

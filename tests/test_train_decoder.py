@@ -189,8 +189,8 @@ def test_an_interrupted_run_is_resumed_where_the_last_epoch_ended(
 def test_an_interrupted_run_of_an_earlier_version_is_refused(config, monkeypatch):
     config = dataclasses.replace(config, layer="block2_conv2", epochs=2)
     with monkeypatch.context() as earlier, pytest.raises(KeyboardInterrupt):
-        # It had no convolution of its own after an unpooling.
-        earlier.setattr(vgg19, "_more", lambda block: ())
+        # It had no convolutions of its own after an unpooling.
+        earlier.setattr(vgg19, "_more", lambda block, count: ())
         earlier.setattr(callbacks.Samples, "on_epoch_end", interrupt_in_the_second_epoch)
         train(config)
     with pytest.raises(UserError, match="of an interrupted run of an earlier version: delete it"):

@@ -342,25 +342,36 @@ def test_a_decoder_of_another_layer_or_without_a_legible_record_is_refused(tmp_p
     assert "its attribute `training` cannot be read (a training record must hold" in message
 
 
-def test_a_file_without_the_convolutions_after_unpooling_decodes_as_it_did(tmp_path):
-    layer, path = "block3_conv2", str(tmp_path / "decoder.h5")
+@pytest.mark.parametrize(
+    ("layer", "absent"),
+    [
+        ("block3_conv2", {"decoder_block2_conv3", "decoder_block1_conv3"}),
+        ("block2_conv2", {"decoder_block1_conv4", "decoder_block1_conv3"}),
+        ("block2_conv2", {"decoder_block1_conv4"}),
+    ],
+)
+def test_a_file_without_the_convolutions_after_unpooling_decodes_as_it_did(layer, absent, tmp_path):
+    path = str(tmp_path / "decoder.h5")
     arrays = dict(random_weights("decoder", layer))
-    more = {"decoder_block2_conv3", "decoder_block1_conv3"}
-    weights.save(path, {name: pair for name, pair in arrays.items() if name not in more})
+    weights.save(path, {name: pair for name, pair in arrays.items() if name not in absent})
     images = np.random.default_rng(0).integers(0, 256, (1, 16, 24, 3)).astype(np.float32)
     outputs = Encoder.load(layer, "random").compact(images)
     values, *switches = outputs
-    for name, (kernel, bias) in arrays.items():
-        if name in more:
-            values = pooling.unpool(values, switches.pop())
-            continue
-        values = tf.nn.conv2d(values, kernel, 1, "SAME") + bias
-        values = values if name == "decoder_block1_conv1" else tf.nn.relu(values)
+    for block in vgg19.mirror(layer):
+        values = pooling.unpool(values, switches.pop()) if block.unpooled else values
+        for name in (c.name for c in block.convolutions if c.name not in absent):
+            values = tf.nn.conv2d(values, arrays[name][0], 1, "SAME") + arrays[name][1]
+            values = values if name == "decoder_block1_conv1" else tf.nn.relu(values)
     np.testing.assert_allclose(Decoder.load(layer, path)(outputs), values, rtol=1e-5, atol=1e-4)
-    # A file with one of them is another, and not whole.
-    del arrays["decoder_block2_conv3"]
-    weights.save(path, arrays)
-    with pytest.raises(UserError, match="layer decoder_block2_conv3: missing"):
+
+
+@pytest.mark.parametrize("part", ["kernel", "bias"])
+def test_half_a_convolution_after_an_unpooling_is_no_earlier_file(part, tmp_path):
+    layer, path = "block2_conv2", str(tmp_path / "decoder.h5")
+    weights.save(path, random_weights("decoder", layer))
+    with h5py.File(path, "r+") as file:
+        del file["decoder_block1_conv4"][part]
+    with pytest.raises(UserError, match="decoder_block1_conv4"):
         weights.load_decoder(path, layer)
 
 

@@ -125,32 +125,35 @@ def mirror(layer: str) -> tuple[UpBlock, ...]:
 
     Each holds the convolutions of the encoder's block in reverse order, with input and output
     channels swapped. Where the encoder pools after a block, the decoder unpools before it, and has
-    one more convolution, which takes what is unpooled.
+    one more convolution, which takes what is unpooled. Block 2's decoder, which unpools once, has
+    two more.
 
     Raises:
       ValueError: if `layer` is not one of `LAYERS`.
     """
+    count = 2 if len(pooled_blocks(layer)) == 1 else 1
     return tuple(
-        UpBlock(block.number, (*_more(block), *_reversed(block)), unpooled=block.pooled)
+        UpBlock(block.number, (*_more(block, count), *_reversed(block)), unpooled=block.pooled)
         for block in reversed(blocks_up_to(layer))
     )
 
 
 def after_unpooling(layer: str) -> tuple[Convolution, ...]:
-    """Returns the convolutions of the decoder for `layer` that take what is unpooled, in order.
+    """Returns the convolutions of the decoder for `layer` that mirror none of the encoder's.
 
-    These mirror none of the encoder's.
+    They stand after its unpoolings, and are given in order.
 
     Raises:
       ValueError: if `layer` is not one of `LAYERS`.
     """
-    return tuple(block.convolutions[0] for block in mirror(layer) if block.unpooled)
+    mirrored = {f"decoder_{c.name}" for c in convolutions(layer)}
+    return tuple(c for c in convolutions(layer, "decoder") if c.name not in mirrored)
 
 
-def _more(block):
-    """The convolution that takes what is unpooled, in which three of four values are 0."""
-    if block.pooled:
-        name = f"decoder_block{block.number}_conv{len(block.convolutions) + 1}"
+def _more(block, count):
+    """The convolutions that take what is unpooled, in which three of four values are 0."""
+    for number in reversed(range(count if block.pooled else 0)):
+        name = f"decoder_block{block.number}_conv{len(block.convolutions) + 1 + number}"
         yield Convolution(name, block.channels, block.channels)
 
 

@@ -109,8 +109,8 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
     Args:
       source: "pretrained" for a decoder that ships with this library, see `pretrained_decoders`;
         "random" for seeded ones; or the path of a decoder.h5 that `save` wrote. A file from
-        before version 0.4 lacks the convolutions after the unpoolings; these become the identity,
-        with which it decodes as before.
+        before version 0.4 lacks convolutions after the unpoolings; those become the identity, with
+        which it decodes as before.
       layer: one of `LAYERS`.
       seed: for "random", from 0 to 2^63 - 1.
 
@@ -320,7 +320,7 @@ def identity(convolution: vgg19.Convolution) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _from_file(path, convolutions, kind, more=()):
-    """Reads weights; `more` are those that become the identity if the file holds none of them."""
+    """Reads weights; each of `more` that the file does not hold becomes the identity."""
     with _open(path, kind) as file:
         try:
             held = _arrays(file)
@@ -332,9 +332,10 @@ def _from_file(path, convolutions, kind, more=()):
             ) from error
         if "block3_conv3" in held and "block3_conv4" not in held:
             raise UserError(f"weights file {path}: these are VGG16's weights, not VGG19's.")
-        absent = () if any(c.name in held for c in more) else more
         layers = {
-            c.name: identity(c) if c in absent else _read_convolution(path, held, c, kind)
+            c.name: identity(c)
+            if c in more and c.name not in held
+            else _read_convolution(path, held, c, kind)
             for c in convolutions
         }
     try:
