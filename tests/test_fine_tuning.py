@@ -27,7 +27,7 @@ def train(layer, variables, inputs, steps=3):
 def test_a_few_steps_lower_the_loss_and_change_every_variable(descriptor, saved_model):
     layer = hub.KerasLayer(descriptor.directory(saved_model), trainable=True)
     variables = layer.trainable_variables
-    more = 0  # After unpoolings, one each, but two after a decoder's only one.
+    more = 0  # One after each unpooling; two in block 2's decoder.
     if descriptor.kind == "decoder":
         more = 2 if descriptor.block == 2 else descriptor.block - 1
     assert len(variables) == 2 * (2 * descriptor.block + more)

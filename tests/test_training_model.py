@@ -223,7 +223,7 @@ def test_mirrored_kernels_are_the_encoders_transposed_and_scaled(images):
         # The transposed convolution is the gradient of the encoder's.
         values = np.random.default_rng(0).normal(size=(1, 8, 8, mine.in_channels)).astype("f4")
         its = mine.name.removeprefix("decoder_")
-        if its not in encoder:  # It takes what is unpooled, and starts as the identity.
+        if its not in encoder:  # It mirrors none, and starts as the identity.
             unchanged = tf.nn.conv2d(values, kernel, 1, "SAME") + bias
             np.testing.assert_array_equal(unchanged, values)
             continue
@@ -255,16 +255,34 @@ def test_a_decoder_of_the_same_layer_is_copied_whole(images, tmp_path):
     np.testing.assert_allclose(again(images), made(images), rtol=1e-3, atol=1e-2)
 
 
+# Those after an unpooling only from a decoder with as many there: they follow each other.
 @pytest.mark.parametrize(
-    "other, layer", [("block1_conv2", "block2_conv2"), ("block2_conv2", "block1_conv2")]
+    "other, layer, common",
+    [
+        ("block1_conv2", "block2_conv2", ["block1_conv2", "block1_conv1"]),
+        ("block2_conv2", "block1_conv2", ["block1_conv2", "block1_conv1"]),
+        (
+            "block2_conv2",
+            "block3_conv2",
+            ["block2_conv2", "block2_conv1", "block1_conv2", "block1_conv1"],
+        ),
+        (
+            "block3_conv2",
+            "block4_conv2",
+            [
+                *("block3_conv2", "block3_conv1", "block2_conv3", "block2_conv2", "block2_conv1"),
+                *("block1_conv3", "block1_conv2", "block1_conv1"),
+            ],
+        ),
+    ],
 )
 def test_of_a_decoder_of_another_layer_the_common_convolutions_are_copied(
-    images, tmp_path, other, layer
+    images, tmp_path, other, layer, common
 ):
     made = biased(make(other, images))
     path = save(made, tmp_path / "decoder.h5")
     layers, copied = start(asked(layer, initial_weights=path), images)
-    assert copied == ["decoder_block1_conv2", "decoder_block1_conv1"]
+    assert copied == [f"decoder_{name}" for name in common]
     random = weights.load_decoder("random", layer).layers
     for name, (kernel, bias) in layers.items():
         if name in copied:

@@ -34,8 +34,8 @@ def initial_layers(
     none, start as the identity.
 
     Convolutions that a decoder's file also holds are copied from there, so that deep decoders can
-    start where shallow ones ended. If it lacks those after the unpoolings of its own layer, they
-    start as the identity.
+    start where shallow ones ended; those after an unpooling only from a decoder with as many there.
+    If the file lacks some of its own layer, they start as the identity.
 
     Args:
       config: of which `layer`, `seed`, `initial_kernels` and `initial_weights` count.
@@ -50,14 +50,25 @@ def initial_layers(
       UserError: if the file is not a decoder's, see `weights.load_decoder`.
     """
     layer, source = config.layer, config.initial_weights
-    trained = {} if source is None else _trained(source, layer, encoder_layers, images)
-    names = [convolution.name for convolution in vgg19.convolutions(layer, "decoder")]
-    taken = {name: trained[name] for name in names if name in trained}
+    taken = {}
+    if source is not None:
+        trained = _trained(source, layer, encoder_layers, images)
+        taken = {name: trained[name] for name in _common(layer, _layer_of(source))}
     if config.initial_kernels == "mirrored":
         layers = _mirrored(config, taken, encoder_layers, images)
     else:
         layers = {**weights.load_decoder("random", layer, config.seed).layers, **taken}
     return layers, list(taken)
+
+
+def _common(layer, held):
+    """The names of what the decoder for `layer` has in common with that for `held`, in order."""
+    theirs, more = vgg19.convolutions(held, "decoder"), vgg19.after_unpooling(layer)
+    for block in vgg19.mirror(layer):
+        as_many = block in vgg19.mirror(held)
+        for c in block.convolutions:
+            if c in theirs and (as_many or c not in more):
+                yield c.name
 
 
 def _trained(source, layer, encoder_layers, images):

@@ -59,8 +59,8 @@ class Decoder(Convolutions):
     """The mirror of the encoder that ends at `layer`: features and positions in, pictures out.
 
     After the decoders of photorealistic style transfer (Y. Li et al., arXiv 1802.06474), with the
-    unpooling of M. Zeiler and R. Fergus, arXiv 1311.2901, and one more convolution after each, in
-    block 2's decoder two.
+    unpooling of M. Zeiler and R. Fergus, arXiv 1311.2901, and one more convolution after each (two
+    in block 2's decoder).
 
     Attributes:
       layer: one of `LAYERS`.

@@ -125,13 +125,13 @@ def mirror(layer: str) -> tuple[UpBlock, ...]:
 
     Each holds the convolutions of the encoder's block in reverse order, with input and output
     channels swapped. Where the encoder pools after a block, the decoder unpools before it, and has
-    one more convolution, which takes what is unpooled. Block 2's decoder, which unpools once, has
-    two more.
+    one more convolution, which takes what is unpooled. In block 2's decoder there are two.
 
     Raises:
       ValueError: if `layer` is not one of `LAYERS`.
     """
-    count = 2 if len(pooled_blocks(layer)) == 1 else 1
+    # Block 2's decoder unpools once; with two it has as many as block 3's.
+    count = 2 if layer == LAYERS[1] else 1
     return tuple(
         UpBlock(block.number, (*_more(block, count), *_reversed(block)), unpooled=block.pooled)
         for block in reversed(blocks_up_to(layer))
@@ -151,10 +151,10 @@ def after_unpooling(layer: str) -> tuple[Convolution, ...]:
 
 
 def _more(block, count):
-    """The convolutions that take what is unpooled, in which three of four values are 0."""
-    for number in reversed(range(count if block.pooled else 0)):
-        name = f"decoder_block{block.number}_conv{len(block.convolutions) + 1 + number}"
-        yield Convolution(name, block.channels, block.channels)
+    """The convolutions after an unpooling, which leaves 0 in three of four places."""
+    last = len(block.convolutions)
+    for number in range(last + count, last, -1) if block.pooled else ():
+        yield Convolution(f"decoder_block{block.number}_conv{number}", *[block.channels] * 2)
 
 
 def _reversed(block):

@@ -109,7 +109,7 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
     Args:
       source: "pretrained" for a decoder that ships with this library, see `pretrained_decoders`;
         "random" for seeded ones; or the path of a decoder.h5 that `save` wrote. A file from
-        before version 0.4 lacks convolutions after the unpoolings; those become the identity, with
+        before version 0.4 lacks convolutions after the unpoolings; these become the identity, with
         which it decodes as before.
       layer: one of `LAYERS`.
       seed: for "random", from 0 to 2^63 - 1.
@@ -129,7 +129,10 @@ def load_decoder(source: str, layer: str, seed: int = 0) -> Weights:
                 f"with train_decoder.py --layer={layer}, and pass the path of its decoder.h5."
             )
         source = shipped[layer]
-    weights = _from_file(source, convolutions, "decoder", vgg19.after_unpooling(layer))
+    more = vgg19.after_unpooling(layer)
+    # Earlier versions had none of these, then one after each unpooling.
+    earlier = more, more[: len(more) - len(vgg19.pooled_blocks(layer))]
+    weights = _from_file(source, convolutions, "decoder", earlier)
     training = weights.training
     if training is not None and training.layer != layer:
         raise UserError(
@@ -319,8 +322,8 @@ def identity(convolution: vgg19.Convolution) -> tuple[np.ndarray, np.ndarray]:
     return kernel, np.zeros(convolution.out_channels, np.float32)
 
 
-def _from_file(path, convolutions, kind, more=()):
-    """Reads weights; each of `more` that the file does not hold becomes the identity."""
+def _from_file(path, convolutions, kind, earlier=()):
+    """Reads weights; what the files of an earlier version all lack becomes the identity."""
     with _open(path, kind) as file:
         try:
             held = _arrays(file)
@@ -332,10 +335,9 @@ def _from_file(path, convolutions, kind, more=()):
             ) from error
         if "block3_conv3" in held and "block3_conv4" not in held:
             raise UserError(f"weights file {path}: these are VGG16's weights, not VGG19's.")
+        absent = next((e for e in earlier if not any(c.name in held for c in e)), ())
         layers = {
-            c.name: identity(c)
-            if c in more and c.name not in held
-            else _read_convolution(path, held, c, kind)
+            c.name: identity(c) if c in absent else _read_convolution(path, held, c, kind)
             for c in convolutions
         }
     try:

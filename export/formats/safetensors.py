@@ -15,8 +15,8 @@ __all__ = ["runtimes", "write"]
 
 _LAYOUT = {
     "names": "LAYER/kernel and LAYER/bias of each convolution, LAYER as in "
-    "keras.applications.VGG19, a decoder's with decoder_ in front; after an unpooling one more, "
-    "with the next number",
+    "keras.applications.VGG19, a decoder's with decoder_ in front; after an unpooling one or two "
+    "more, with the next numbers, the highest first",
     "layout": "kernel (3, 3, in, out), bias (out,), float32; stride 1, a border of one zero, ReLU "
     "after all but the last of a decoder",
     "preprocessing": "an encoder's input is BGR, 0 to 255, less "
