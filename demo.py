@@ -24,7 +24,7 @@ flags.DEFINE_string("encoder", None, "An encoder.tar.gz. Default: one is built."
 flags.DEFINE_string("decoder", None, "The decoder.tar.gz that mirrors it.")
 flags.DEFINE_string("output_dir", "dist/demo", "The folder for all that is made.")
 flags.DEFINE_enum("layer", "block2_conv2", vgg19.LAYERS, "The layer at which a built encoder ends.")
-flags.DEFINE_integer("steps", 120, "How many batches a decoder learns from.", lower_bound=1)
+flags.DEFINE_integer("steps", 180, "How many batches a decoder learns from.", lower_bound=1)
 flags.register_multi_flags_validator(
     ["encoder", "decoder"],
     lambda values: values["encoder"] or not values["decoder"],
