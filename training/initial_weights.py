@@ -52,8 +52,9 @@ def initial_layers(
     layer, source = config.layer, config.initial_weights
     taken = {}
     if source is not None:
-        trained = _trained(source, layer, encoder_layers, images)
-        taken = {name: trained[name] for name in _common(layer, _layer_of(source))}
+        held = _layer_of(source)
+        trained = _trained(source, held, layer, encoder_layers, images)
+        taken = {name: trained[name] for name in _common(layer, held)}
     if config.initial_kernels == "mirrored":
         layers = _mirrored(config, taken, encoder_layers, images)
     else:
@@ -64,16 +65,16 @@ def initial_layers(
 def _common(layer, held):
     """The names of what the decoder for `layer` has in common with that for `held`, in order."""
     theirs, more = vgg19.convolutions(held, "decoder"), vgg19.after_unpooling(layer)
+    blocks = vgg19.mirror(held)
     for block in vgg19.mirror(layer):
-        as_many = block in vgg19.mirror(held)
+        as_many = block in blocks
         for c in block.convolutions:
             if c in theirs and (as_many or c not in more):
                 yield c.name
 
 
-def _trained(source, layer, encoder_layers, images):
+def _trained(source, held, layer, encoder_layers, images):
     """The layers of a file, without what `Reconstruction.decoder_layers` folded into them."""
-    held = _layer_of(source)
     trained = dict(weights.load_decoder(source, held).layers)
     first, *_, last = trained
     # (Of a deeper decoder, the convolution that takes features is not copied.)
